@@ -1,0 +1,1 @@
+"""FlashHold: a stock-hold engine for flash sales."""

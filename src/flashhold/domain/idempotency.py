@@ -1,0 +1,36 @@
+"""Idempotency keys, payload fingerprints and the hold ids that are made from them."""
+
+import base64
+import re
+from hashlib import blake2b
+
+KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
+
+_DIGEST_CHARS = 14
+HOLD_ID = re.compile(r"hld_[0-9a-z]{2}[A-Za-z0-9_-]{14}[0-9a-f]{1,14}")
+
+
+def key_digest(key: str) -> str:
+    """14 characters (80 bits) that stand for a key in the store: two keys in 10^9 collide with p < 10^-6,
+    and then the later one is refused as reused, never confused with the earlier."""
+    return base64.urlsafe_b64encode(blake2b(key.encode(), digest_size=10).digest())[:_DIGEST_CHARS].decode()
+
+
+def fingerprint(*meaning: object) -> str:
+    """12 characters (72 bits) over what a request means, defaults filled in; the same meaning, the same text."""
+    return base64.urlsafe_b64encode(blake2b(repr(meaning).encode(), digest_size=9).digest()).decode()
+
+
+def hold_id(partition: str, digest: str, seq: int) -> str:
+    """A hold's public name: where it lives, the digest of the key that made it, the seq of its first entry.
+
+    The seq keeps a key that is used again after it was forgotten from naming two holds alike.
+    """
+    return f"hld_{partition[1:]}{digest}{seq:x}"
+
+
+def parse_hold_id(text: str) -> tuple[str, str, int] | None:
+    """(partition, digest, seq), or None for what cannot be a hold's id."""
+    if not HOLD_ID.fullmatch(text):
+        return None
+    return f"p{text[4:6]}", text[6:20], int(text[20:], 16)
