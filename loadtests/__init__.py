@@ -1,0 +1,1 @@
+"""What FlashHold does under load, and what the usual designs do under the same load."""
