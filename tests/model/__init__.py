@@ -1,0 +1,1 @@
+"""A slow, obvious FlashHold: the judge of every dispute."""
