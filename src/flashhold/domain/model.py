@@ -7,8 +7,6 @@ from enum import IntEnum
 from typing import NamedTuple
 
 DEFAULT_POOL = "default"
-QUANTITY_MAX = 1_000_000_000
-LINES_MAX = 100
 
 
 class HoldState(IntEnum):

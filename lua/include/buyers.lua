@@ -1,0 +1,61 @@
+-- buyers: units that a buyer holds or has bought of a SKU.      READS buyers      WRITES buyers
+-- Counted from the moment a SKU first gets a limit, and from then on for good, so that a limit that is lifted and set
+-- again finds true figures. Not clamped at zero: what was held before counting began is added afterwards by the
+-- worker, from the ledger, and until then its release makes a figure that is too low by just that much.
+
+local shares, changed_shares = {}, {}
+
+local function buyer_field_where_counted(fields, sku, buyer)
+    local s = skus[sku]
+    local field = sku .. NUL .. buyer
+    if s and s.counted and shares[field] == nil then
+        shares[field] = 0
+        fields[#fields + 1] = field
+    end
+end
+
+local function load_buyers(fields)
+    local values = read_all(BUYERS, fields)
+    for i = 1, #fields do shares[fields[i]] = tonumber(values[i] or 0) end
+end
+
+local function share_of(sku, buyer)
+    local field = sku .. NUL .. buyer
+    if shares[field] == nil then load_buyers({field}) end
+    return shares[field], field
+end
+
+local function add_share(sku, buyer, units)
+    if buyer == '' or units == 0 or not sku_of(sku).counted then return end
+    local share, field = share_of(sku, buyer)
+    shares[field] = share + units
+    changed_shares[field] = true
+end
+
+-- `units`: {{sku, units more}, …}. The refusal of the first SKU whose limit they would pass, or nil.
+local function limit_refusal(buyer, units)
+    for i = 1, #units do
+        local sku, more = units[i][1], units[i][2]
+        local s = sku_of(sku)
+        if s.max_per_buyer > 0 and more > 0 then
+            local already = share_of(sku, buyer)
+            if already + more > s.max_per_buyer then
+                return refuse('purchase-limit-exceeded', {sku = sku, limit = s.max_per_buyer, already = already})
+            end
+        end
+    end
+end
+
+local function flush_buyers()
+    local set, drop = {}, {}
+    for field in pairs(changed_shares) do
+        if shares[field] == 0 then
+            drop[#drop + 1] = field
+        else
+            set[#set + 1] = field
+            set[#set + 1] = string.format('%d', shares[field])
+        end
+    end
+    write_all('HSET', BUYERS, set)
+    write_all('HDEL', BUYERS, drop)
+end

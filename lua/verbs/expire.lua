@@ -1,0 +1,57 @@
+-- expire: {verb, '', '', '', expire_max, purge_max}: the sweep. Any number of sweepers may run; each finds what is left.
+-- READS wake due holds stock ended refused      WRITES stock holds due wake ended refused buyers journal
+-- REPLIES {SWEPT, expired, purged, lateness_max_ms, more, next_deadline_ms|0}
+-- The last command of its batch, because it hands its reply the deadline that is left after the flush.
+
+local function sweep_deadlines(most)
+    local numbers = redis.call('ZRANGEBYSCORE', WAKE, '-inf', string.format('%d', now), 'LIMIT', 0, 64)
+    local expired, earliest_ms, left, complete = 0, now, most, #numbers < 64
+    for i = 1, #numbers do
+        if left <= 0 then
+            complete = false
+            break
+        end
+        local number = tonumber(numbers[i])
+        local members = overdue_after(number, nil, left)
+        local some, first_ms = expire_members(members)
+        expired, earliest_ms = expired + some, math.min(earliest_ms, first_ms)
+        if #members == left then complete = false end
+        rewake[#rewake + 1] = number
+        left = left - #members
+    end
+    return expired, now - earliest_ms, not complete
+end
+
+-- Forgets what its queue says is old enough: the queues are in order of time, so the head decides.
+local function purge(list, most)
+    local items = redis.call('LRANGE', list, 0, most - 1)
+    local digests, digest_of = {}, {}
+    for i = 1, #items do
+        if struct.unpack('>I6', items[i], 15) > now then break end
+        digest_of[i] = string.sub(items[i], 1, 14)
+        digests[i] = digest_of[i]
+    end
+    if #digests == 0 then return 0, false end
+    load_records(digests)
+    for _, digest in ipairs(digests) do
+        local r = records[digest]
+        if r and not r.forgotten then
+            local about = r.state == REMEMBERED and r.hold ~= '' and record_of(r.hold) or r
+            if about.state == HELD and about ~= r then
+                queue(ended_queue, digest, RETENTION_MS) -- the hold it is about still lives: keep it for another round
+            elseif r.state == REMEMBERED or (r.state ~= HELD and r.last[3] + RETENTION_MS <= now) then
+                r.forgotten = true
+                forgotten[#forgotten + 1] = digest
+            end
+        end
+    end
+    redis.call('LTRIM', list, #digests, -1)
+    return #digests, #digests == most
+end
+
+verbs.expire = function(c)
+    local expired, lateness_ms, more = sweep_deadlines(c[5])
+    local ended, more_ended = purge(ENDED, c[6])
+    local refused, more_refused = purge(REFUSED, c[6])
+    return {SWEPT, expired, ended + refused, lateness_ms, more or more_ended or more_refused, 0}
+end

@@ -1,0 +1,106 @@
+-- move: {verb, digest, fingerprint, key, kind, sku, pool, quantity, reason|'', reference|'', hold id|'', to_pool|'',
+--        hold digest|'', hold seq|0}
+-- READS stock holds buyers      WRITES stock holds ended buyers journal
+-- REPLIES {ENTRY, replayed, epoch, seq, at_ms, the entry as the journal has it, chain}
+
+local function movement_refused(message)
+    return refuse('movement-refused', {message = message})
+end
+
+local function on_hand(p)
+    return p.available + p.held + p.committed
+end
+
+-- One function a kind: the changes it makes, or nil and the refusal. `q` is positive but for an adjustment.
+local moves = {}
+
+local function gain(p, q)
+    if on_hand(p) + q > ON_HAND_MAX then return nil, movement_refused('more than can be counted exactly') end
+    return {change(p, -q, q, 0, 0, 0)}
+end
+
+moves.receipt = gain
+moves['return'] = gain
+
+moves.shipment = function(p, q)
+    if q > p.committed then
+        return nil, movement_refused(string.format('%d are committed, so no more can be shipped', p.committed))
+    end
+    return {change(p, q, 0, 0, -q, 0)}
+end
+
+moves.cancel = function(p, q)
+    if q > p.committed then
+        return nil, movement_refused(string.format('%d are committed, so no more can be cancelled', p.committed))
+    end
+    return {change(p, 0, q, 0, -q, 0)}
+end
+
+moves.damage = function(p, q)
+    if q > on_hand(p) then
+        return nil, movement_refused(string.format('%d are on hand, so no more can be damaged', on_hand(p)))
+    end
+    return {change(p, 0, -q, 0, 0, q)}
+end
+
+moves.adjustment = function(p, q)
+    if q > 0 then return gain(p, q) end
+    if -q > on_hand(p) then
+        return nil, movement_refused(string.format('%d are on hand, so no more can be missing', on_hand(p)))
+    end
+    return {change(p, -q, q, 0, 0, 0)}
+end
+
+moves.transfer = function(p, q, to)
+    if q > p.available then
+        return nil, movement_refused(string.format('%d are available, so no more can be transferred', p.available))
+    end
+    return {change(p, 0, -q, 0, 0, 0), change(to, 0, q, 0, 0, 0)}
+end
+
+local GIVES_BACK = {cancel = true, ['return'] = true}
+
+-- The lines of a sold hold after the buyer has given `q` units of the pool back, or nil where it did not sell so many.
+local function lines_given_back(r, sku, pool, q)
+    local lines, left = {}, q
+    for i, line in ipairs(r.lines) do
+        local share = 0
+        if line[1] == sku and line[2] == pool then share = math.min(left, line[4] - line[6]) end
+        left = left - share
+        lines[i] = {line[1], line[2], line[3], line[4], line[5], line[6] + share, line[7] or nil}
+    end
+    return left == 0 and lines or nil
+end
+
+verbs.move = function(c)
+    local kind, sku, quantity = c[5], c[6], c[8]
+    local s = sku_of(sku)
+    if not s then
+        if kind ~= 'receipt' then return refuse('unknown-sku', {sku = sku}) end
+        s = create_sku(sku)
+    end
+    local sold, lines
+    if c[11] ~= '' and GIVES_BACK[kind] then
+        sold = hold_of(c[13], c[14])
+        if not sold then return refuse('unknown-hold', {}) end
+        lines = sold.state == COMMITTED and lines_given_back(sold, sku, c[7], quantity)
+        if not lines then return movement_refused('the hold has not sold so many units of this SKU from this pool') end
+    end
+    -- A pool is made only by what puts units into it; the others find it empty and are refused, and it stays unmade.
+    local made = pool_of(sku, c[7])
+    local p = made or {
+        sku = sku, name = c[7], available = 0, held = 0, committed = 0, changed = true}
+    local puts_in = kind == 'receipt' or kind == 'return' or (kind == 'adjustment' and quantity > 0)
+    if not made and puts_in then p = create_pool(s, c[7]) end
+    local to = kind == 'transfer' and quantity <= p.available and (pool_of(sku, c[12]) or create_pool(s, c[12]))
+    local changes, refusal = moves[kind](p, quantity, to)
+    if refusal then return refusal end
+    if sold then
+        sold.lines = lines
+        touch_record(sold)
+        add_share(sku, sold.buyer, -quantity)
+    end
+    local entry = record(kind, {kind, '', 0, c[4], c[3], sold and sold.buyer or '', 0, c[10], c[9], shortfall(changes),
+        changes, false, c[11]})
+    return {ENTRY, 0, epoch, seq, now, entry, false}
+end

@@ -1,0 +1,90 @@
+-- policy: {verb, digest|'', fingerprint, key|'', sku, replace, {field: value, …}}
+-- Fields: class, hold_ttl_ms, hold_ttl_max_ms, max_per_buyer, opens_at_ms, closes_at_ms, partition_key, pools
+-- ({pool: {safety_stock|-1, oversell_allowance|-1}}, -1: as it is, or 0 where the policy is replaced).
+-- READS stock      WRITES stock journal
+-- REPLIES {POLICY, replayed, created, policy, epoch, seq}
+
+local FIELDS = {
+    class = 'class', hold_ttl_ms = 'ttl_ms', hold_ttl_max_ms = 'ttl_max_ms', max_per_buyer = 'max_per_buyer',
+    opens_at_ms = 'opens_at_ms', closes_at_ms = 'closes_at_ms', partition_key = 'partition_key'}
+local UNSET = {class = '', partition_key = ''} -- 0 for the others
+
+-- The whole policy, as the journal and replies have it; members that are not set are left out.
+local function policy_of(s)
+    local policy = {pools = {}, counted = s.counted}
+    for name, member in pairs(FIELDS) do
+        if s[member] ~= (UNSET[name] or 0) then policy[name] = s[member] end
+    end
+    for _, name in ipairs(s.pools) do
+        local p = pool_of(s.sku, name)
+        policy.pools[name] = {p.safety_stock, p.oversell_allowance}
+    end
+    return policy
+end
+
+local function is_empty(s)
+    for _, name in ipairs(s.pools) do
+        local p = pool_of(s.sku, name)
+        if p.available ~= 0 or p.held ~= 0 or p.committed ~= 0 then return false end
+    end
+    return true
+end
+
+local function set_fields(s, fields, replace)
+    local changed = false
+    for name, member in pairs(FIELDS) do
+        local value = fields[name]
+        if value == nil and replace then value = UNSET[name] or 0 end
+        if value ~= nil and value ~= s[member] then
+            s[member] = value
+            changed = true
+        end
+    end
+    if changed then touch_sku(s) end
+    return changed
+end
+
+local function set_pools(s, given, replace)
+    local changed = false
+    for name in pairs(given) do
+        if not pool_of(s.sku, name) then create_pool(s, name) end
+    end
+    for _, name in ipairs(s.pools) do
+        local p, wanted = pool_of(s.sku, name), given[name] or {-1, -1}
+        for i, member in ipairs({'safety_stock', 'oversell_allowance'}) do
+            local value = wanted[i]
+            if value < 0 then value = replace and 0 or p[member] end
+            if value ~= p[member] then
+                p[member] = value
+                touch_pool(p)
+                changed = true
+            end
+        end
+    end
+    return changed
+end
+
+verbs.policy = function(c)
+    local sku, replace, fields = c[5], c[6], c[7]
+    local s = sku_of(sku)
+    local created = not s
+    local partition_key = fields.partition_key or (replace and '') or (s and s.partition_key)
+    if s and partition_key ~= s.partition_key and not is_empty(s) then
+        return refuse('policy-refused', {
+            message = 'partition_key can change only while nothing is on hand, held or committed'})
+    end
+    s = s or create_sku(sku)
+    local set = set_fields(s, fields, replace)
+    local moved = set_pools(s, fields.pools or {}, replace)
+    if s.max_per_buyer > 0 and not s.counted then
+        s.counted = true
+        touch_sku(s)
+    end
+    local policy = policy_of(s)
+    if created or set or moved then
+        local changes = {}
+        for i, name in ipairs(s.pools) do changes[i] = change(pool_of(sku, name), 0, 0, 0, 0, 0) end
+        record('policy', {'policy', '', 0, c[4], c[3], '', 0, '', '', shortfall(changes), changes, policy, ''})
+    end
+    return {POLICY, 0, created, policy, epoch, seq}
+end

@@ -1,0 +1,1 @@
+"""Speaks Redis: commands become batches, batches one script call each, replies outcomes."""

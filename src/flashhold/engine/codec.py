@@ -1,0 +1,192 @@
+"""Commands to what the scripts read, and their replies to outcomes. The layouts are those of lua/verbs/*.lua."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, assert_never
+
+import msgspec
+
+from flashhold.domain import commands, model
+from flashhold.domain.commands import Command
+from flashhold.domain.entries import Entry, PoolChange
+from flashhold.domain.idempotency import fingerprint, hold_id, key_digest, parse_hold_id
+from flashhold.domain.model import HoldLine, HoldState, Line, PoolPolicy
+from flashhold.domain.outcomes import Applied, Outcome, Refused
+from flashhold.domain.reasons import Reason
+
+_pack = msgspec.msgpack.Encoder().encode
+unpack = msgspec.msgpack.Decoder().decode
+
+HELD_NEW, HOLD, ENTRY, REFUSAL, POLICY, STOCK_READ, SWEPT, AGAIN = 0, 1, 2, 3, 4, 5, 6, 9
+
+Wire = tuple[Any, ...]
+WireLine = tuple[str, str, int]
+
+_NO_HOLD = ("", 0)
+_HELD = HoldState.HELD
+_STATES = tuple(HoldState)
+
+
+class Moment(NamedTuple):
+    """Where and when a batch was decided."""
+
+    partition: str
+    now_ms: int
+    epoch: int
+    seq: int
+    chain: str
+
+
+def encode_batch(wires: Sequence[Wire]) -> bytes:
+    """The script's second argument."""
+    return _pack(wires)
+
+
+def _lines(lines: Sequence[Line]) -> list[WireLine]:
+    return [(line.sku, line.pool, line.quantity) for line in lines]
+
+
+def _hold_name(text: str) -> tuple[str, int]:
+    """A text that cannot be a hold's id is looked up as a hold that nobody made."""
+    parsed = parse_hold_id(text)
+    return parsed[1:] if parsed else _NO_HOLD
+
+
+def _keyed(verb: str, key: str | None, *meaning: Any) -> Wire:
+    """The members that all verbs begin with. The fingerprint covers the verb and whatever follows."""
+    if key is None:
+        return (verb, "", "", "", *meaning)
+    return (verb, key_digest(key), fingerprint(_pack((verb, meaning))), key, *meaning)
+
+
+def encode(command: Command) -> Wire:
+    """The command as the script reads it."""
+    match command:
+        case commands.Hold(key, lines, buyer, ttl_ms, allow_partial, metadata):
+            return _keyed("hold", key, buyer or "", ttl_ms or 0, allow_partial, _lines(lines), metadata or "")
+        case commands.Commit(hold, reference, some_lines, reacquire, key):
+            return _keyed("commit", key, *_hold_name(hold), reference or "", _lines(some_lines or ()), reacquire)
+        case commands.Release(hold, reason, key):
+            return _keyed("release", key, *_hold_name(hold), reason or "")
+        case commands.Extend(hold, ttl_ms_more, key):
+            return _keyed("extend", key, *_hold_name(hold), ttl_ms_more)
+        case commands.Amend(hold, lines, key):
+            return _keyed("amend", key, *_hold_name(hold), _lines(lines))
+        case commands.Move():
+            about = (command.reason or "", command.reference or "", command.hold or "", command.to_pool or "")
+            where = (command.kind, command.sku, command.pool, command.quantity)
+            return _keyed("move", command.key, *where, *about, *_hold_name(command.hold or ""))
+        case commands.SetPolicy(sku, fields, replace, key):
+            return _keyed("policy", key, sku, replace, _policy_fields(fields, replace))
+        case commands.ReadHold(hold):
+            return ("read_hold", "", "", "", *_hold_name(hold))
+        case commands.ReadStock(sku, pool):
+            return ("read_stock", "", "", "", sku, pool)
+        case commands.Sweep(expire_max, purge_max):
+            return ("expire", "", "", "", expire_max, purge_max)
+        case _:
+            assert_never(command)
+
+
+def _policy_fields(fields: dict[str, Any], replace: bool) -> dict[str, Any]:
+    """Sorted, so that the same policy has the same fingerprint; -1 in a pool means: leave as it is."""
+    wire = {name: fields[name] for name in sorted(fields) if fields[name] is not None and name != "pools"}
+    unset = 0 if replace else -1
+    pools = fields.get("pools") or {}
+    wire["pools"] = {
+        name: [pools[name].get(member, unset) for member in PoolPolicy._fields] for name in sorted(pools)
+    }
+    return wire
+
+
+def decode(command: Command, wire: Wire, reply: Sequence[Any], moment: Moment) -> Outcome[Any]:
+    """The outcome that a reply means. `AGAIN` is not an outcome: the batcher asks again before it comes here."""
+    kind = reply[0]
+    if kind == HELD_NEW:
+        assert isinstance(command, commands.Hold)
+        return Applied(_new_hold(command, wire, reply, moment))
+    if kind == HOLD:
+        return Applied(_hold(reply, moment.partition), bool(reply[1]))
+    if kind == REFUSAL:
+        return Refused(Reason(reply[2]), _detail(reply[3]), bool(reply[1]), moment.partition, reply[4], reply[5])
+    if kind == ENTRY:
+        _, replayed, epoch, seq, at_ms, entry, chain = reply
+        return Applied(decode_entry(entry, moment.partition, epoch, seq, at_ms, chain), bool(replayed))
+    if kind == POLICY:
+        assert isinstance(command, commands.SetPolicy)
+        _, replayed, created, details, epoch, seq = reply
+        return Applied(policy(command.sku, details, created, moment.partition, epoch, seq), bool(replayed))
+    if kind == STOCK_READ:
+        assert isinstance(command, commands.ReadStock)
+        return Applied(_stock(command, reply, moment))
+    if kind == SWEPT:
+        _, expired, purged, lateness_ms, more, next_ms = reply
+        return Applied(model.Swept(expired, purged, lateness_ms, more, next_ms or None))
+    raise AssertionError(f"a kind of reply that no script makes: {kind!r}")
+
+
+def _detail(wire: dict[str, Any]) -> dict[str, Any]:
+    """In a fixed order of members, so that a refusal reads the same each time: a Lua table has none."""
+    detail = {name: wire[name] for name in sorted(wire)}
+    if "lines" in detail:
+        names = ("sku", "pool", "requested", "sellable")
+        detail["lines"] = [dict(zip(names, line, strict=True)) for line in detail["lines"]]
+    return detail
+
+
+def _new_hold(command: commands.Hold, wire: Wire, reply: Sequence[Any], moment: Moment) -> model.Hold:
+    _, seq, created_ms, expires_ms, granted = reply
+    if granted:
+        lines = tuple(
+            HoldLine(line.sku, line.pool, quantity, 0, 0, line.quantity)
+            for line, quantity in zip(command.lines, granted, strict=True)
+        )
+    else:
+        lines = tuple([HoldLine(line.sku, line.pool, line.quantity) for line in command.lines])
+    partition = moment.partition
+    return model.Hold(
+        hold_id(partition, wire[1], seq), _HELD, lines, command.buyer or None, created_ms, expires_ms,
+        None, None, None, False, command.metadata or None, partition, moment.epoch, seq,
+    )  # fmt: skip
+
+
+def _hold(reply: Sequence[Any], partition: str) -> model.Hold:
+    (_, _, digest, made_seq, state, created_ms, expires_ms, ended_ms, buyer, reference, reason, reacquired, metadata,
+     lines, epoch, seq) = reply  # fmt: skip
+    return model.Hold(
+        hold_id(partition, digest, made_seq), _STATES[state], tuple(_hold_line(*line) for line in lines), buyer or None,
+        created_ms, expires_ms, ended_ms or None, reference or None, reason or None, reacquired, metadata or None,
+        partition, epoch, seq,
+    )  # fmt: skip
+
+
+def _hold_line(
+    sku: str, pool: str, quantity: int, committed: int = 0, released: int = 0, _given_back: int = 0,
+    requested: int | None = None,
+) -> HoldLine:  # fmt: skip
+    return HoldLine(sku, pool, quantity, committed, released, requested)
+
+
+def _stock(command: commands.ReadStock, reply: Sequence[Any], moment: Moment) -> model.Stock:
+    _, counters, details = reply
+    place = (moment.partition, moment.epoch, moment.seq)
+    return model.Stock(
+        command.sku, command.pool, *counters, *place, moment.now_ms, policy(command.sku, details, False, *place)
+    )
+
+
+def policy(sku: str, details: dict[str, Any], created: bool, partition: str, epoch: int, seq: int) -> model.Policy:
+    """A policy from its form in replies and journal (lua/verbs/policy.lua)."""
+    pools = {name: PoolPolicy(*values) for name, values in sorted(details["pools"].items())}
+    fields = ("class", "hold_ttl_ms", "hold_ttl_max_ms", "max_per_buyer", "opens_at_ms", "closes_at_ms", "partition_key")
+    return model.Policy(sku, *(details.get(name) for name in fields), pools, created, partition, epoch, seq)
+
+
+def decode_entry(wire: Sequence[Any], partition: str, epoch: int, seq: int, at_ms: int, chain: str) -> Entry:
+    """An entry from its form in replies and journal (lua/include/journal.lua)."""
+    (kind, digest, made_seq, key, mark, buyer, expires_ms, reference, reason, shortfall, changes, details,
+     movement_hold) = wire  # fmt: skip
+    return Entry(
+        partition, epoch, seq, at_ms, kind, hold_id(partition, digest, made_seq) if digest else movement_hold or None,
+        key or None, mark or None, buyer or None, expires_ms or None, reference or None, reason or None,
+        shortfall or None, tuple([PoolChange(*change) for change in changes]), details or None, chain,
+    )  # fmt: skip

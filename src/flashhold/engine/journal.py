@@ -1,0 +1,101 @@
+"""The journal as the write-behind reads it: one stream record a batch, in order, trimmed only behind the ledger."""
+
+import hashlib
+from typing import NamedTuple
+
+import redis
+
+from flashhold.domain.entries import Batch, Entry
+from flashhold.domain.errors import StoreUnavailable
+from flashhold.engine.codec import decode_entry, unpack
+from flashhold.engine.keys import partition_keys
+
+GENESIS_CHAIN = "0" * 40
+
+
+class Place(NamedTuple):
+    """Where a partition stands: the last entry, the head of the chain after it, and the store's clock."""
+
+    partition: str
+    epoch: int
+    seq: int
+    chain: str
+    clock_ms: int
+
+
+def chain_after(previous: str, batch: Batch) -> str:
+    """The head that must follow `previous` when this batch is what the store recorded."""
+    place = f"{previous}{batch.epoch}:{batch.first_seq}:{batch.count}:{batch.at_ms}:".encode()
+    return hashlib.sha1(place + batch.payload, usedforsecurity=False).hexdigest()
+
+
+def decode_batch(batch: Batch) -> list[Entry]:
+    """The batch's entries. Raises msgspec.DecodeError, ValueError or TypeError when the payload is not one."""
+    rows = unpack(batch.payload)
+    if len(rows) != batch.count:
+        raise ValueError(f"a batch of {batch.count} entries holds {len(rows)}")
+    partition, epoch, first, at_ms, chain = batch.partition, batch.epoch, batch.first_seq, batch.at_ms, batch.chain
+    return [decode_entry(row, partition, epoch, first + i, at_ms, chain) for i, row in enumerate(rows)]
+
+
+class Journal:
+    """One partition's journal. Blocking; errors of the store come as StoreUnavailable."""
+
+    def __init__(self, client: "redis.Redis", partition: str) -> None:
+        self._client = client
+        self._partition = partition
+        self._keys = partition_keys(partition)
+
+    def read(self, after_stream_id: str, batches_max: int, block_ms: int) -> list[Batch]:
+        """The next batches behind a stream id ("0" for the first), waiting up to `block_ms` (0: not at all)."""
+        try:
+            found = self._client.execute_command(
+                "XREAD", "COUNT", batches_max, *(("BLOCK", block_ms) if block_ms else ()), "STREAMS",
+                self._keys.journal, after_stream_id, NEVER_DECODE=True,
+            )  # fmt: skip
+        except redis.RedisError as error:
+            raise StoreUnavailable(f"cannot read the journal: {error}") from error
+        return [self._batch(*record) for record in _records(found)]
+
+    def _batch(self, stream_id: bytes, fields: list[bytes]) -> Batch:
+        named = dict(zip(fields[::2], fields[1::2], strict=True))
+        return Batch(
+            self._partition, stream_id.decode(), int(named[b"epoch"]), int(named[b"seq"]), int(named[b"count"]),
+            int(named[b"at"]), named[b"chain"].decode(), named[b"payload"],
+        )  # fmt: skip
+
+    def trim(self, before_stream_id: str) -> int:
+        """Drops what lies before the stream id; returns how many batches."""
+        try:
+            return int(self._client.xtrim(self._keys.journal, minid=before_stream_id, approximate=False))
+        except redis.RedisError as error:
+            raise StoreUnavailable(f"cannot trim the journal: {error}") from error
+
+    def length(self) -> int:
+        """Batches in the journal."""
+        try:
+            return int(self._client.xlen(self._keys.journal))
+        except redis.RedisError as error:
+            raise StoreUnavailable(f"cannot measure the journal: {error}") from error
+
+    def head(self) -> Place | None:
+        """Where the partition stands; None when the store holds no state of it."""
+        try:
+            epoch, seq, chain, clock = self._client.hmget(self._keys.meta, "epoch", "seq", "chain", "clock")
+        except redis.RedisError as error:
+            raise StoreUnavailable(f"cannot read the partition's place: {error}") from error
+        if epoch is None:
+            return None
+        return Place(self._partition, int(epoch), int(seq), _text(chain), int(clock))
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _records(found: object) -> list[tuple[bytes, list[bytes]]]:
+    """The stream's records out of an XREAD reply of protocol 2 (a list) or 3 (a map)."""
+    if not found:
+        return []
+    streams = list(found.values()) if isinstance(found, dict) else [stream[1] for stream in found]  # type: ignore[attr-defined]  # a raw reply has no type
+    return [(record[0], record[1]) for record in streams[0]]

@@ -1,0 +1,203 @@
+"""The way to one store: connects, makes sure that it is the store we think, reconnects, and says when it is down."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from flashhold.domain.errors import FlashHoldError, Misconfigured, Recovering, StoreUnavailable
+from flashhold.engine import durability
+from flashhold.engine.connection import HotConnection, ServerError, command_bytes, connect
+from flashhold.engine.journal import GENESIS_CHAIN, Place
+from flashhold.engine.keys import partition_keys
+from flashhold.engine.options import EngineOptions
+from flashhold.engine.scripts import SCHEMA, Script, load_scripts
+
+BACKOFF_MS = (20, 50, 100, 200, 500)
+"""Pauses between attempts to connect; the last one repeats."""
+
+
+class Link:
+    """One hot connection that is made again when it is lost.
+
+    `ready`: calls can be sent. `down`: the error that new calls get, once the store has been away for
+    `reply_timeout_ms` or cannot be trusted; None while there is hope.
+    """
+
+    def __init__(self, url: str, options: EngineOptions) -> None:
+        self._url = url
+        self._options = options
+        self._timeout_s = options.reply_timeout_ms / 1000
+        self._scripts = load_scripts(options.lua_folder)
+        self._keys = partition_keys(options.partition)
+        self._connection: HotConnection | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._seen = (0, 0)
+        self.ready = False
+        self.down: FlashHoldError | None = None
+        self.on_ready: Callable[[], None] = lambda: None
+        self.on_down: Callable[[FlashHoldError], None] = lambda _: None
+        keys = (len(self._keys), *self._keys)
+        self._apply = {
+            False: _prefix(self._scripts.apply, keys),
+            True: _prefix(self._scripts.apply_freeing, keys),
+        }
+
+    async def open(self) -> None:
+        """Makes the first connection. Raises what stands in the way; from then on reconnects by itself."""
+        await self._connect()
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def close(self) -> None:
+        """Ends the connection; what is in flight ends as unknown."""
+        self.ready = False
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._connection is not None:
+            self._connection.abort("the engine was closed")
+
+    async def call(self, *arguments: bytes | str | int) -> Any:
+        """One command; its reply. Raises StoreUnavailable, also for an error that the server answers."""
+        reply = await self._timed(self._connected().call(command_bytes(*arguments)))
+        if isinstance(reply, ServerError):
+            raise self.translate(reply)
+        return reply
+
+    async def apply(self, nonce: str, batch: bytes, *, freeing: bool) -> Any:
+        """Runs a batch; the script's reply, or the `ServerError` that the server answered before it began.
+
+        Raises StoreUnavailable when the outcome is unknown.
+        """
+        connection = self._connected()
+        data = b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (self._apply[freeing], len(nonce), nonce.encode(), len(batch), batch)
+        reply = await self._timed(connection.call(data))
+        if isinstance(reply, ServerError) and str(reply).startswith("NOSCRIPT"):
+            # The server has forgotten its scripts, so it has run nothing: this alone may be sent again.
+            await self._load_scripts(connection)
+            reply = await self._timed(connection.call(data))
+        return reply
+
+    def _connected(self) -> HotConnection:
+        if self._connection is None or not self.ready:
+            raise self.down or StoreUnavailable("not connected to the store")
+        return self._connection
+
+    async def _timed(self, reply: Awaitable[Any]) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await reply
+        except TimeoutError:
+            self.abort("no reply in time")
+            raise StoreUnavailable("the outcome is unknown: the store did not reply in time") from None
+
+    def seen(self, epoch: int, seq: int) -> None:
+        """Notes a place that the store has shown: it must never fall behind it."""
+        self._seen = (epoch, seq)
+
+    def abort(self, why: str) -> None:
+        """Gives the present connection up."""
+        self.ready = False
+        if self._connection is not None:
+            self._connection.abort(why)
+
+    def translate(self, error: Exception) -> FlashHoldError:
+        """The accident that a server's error means."""
+        text = str(error)
+        if text.startswith("UNINSTALLED"):
+            return Recovering()
+        return StoreUnavailable(f"the store answered: {text}")
+
+    async def install(self, *, epoch: int = 1, seq: int = 0, chain: str = GENESIS_CHAIN) -> None:
+        """Makes the partition unless it is there. Raises Misconfigured when it has other settings or another schema."""
+        shared = self._options.shared()
+        settings = [item for pair in shared.items() for item in pair]
+        script = self._scripts.install
+        found = await self.call(
+            "EVALSHA", script.sha, 1, self._keys.meta, epoch, seq, chain, SCHEMA, *settings
+        )  # fmt: skip
+        self._check_meta(_text_map(found))
+
+    def _check_meta(self, meta: dict[str, str]) -> None:
+        if meta.get("schema") != str(SCHEMA):
+            raise Misconfigured(f"the store has schema {meta.get('schema')}, this FlashHold speaks {SCHEMA}")
+        differing = [f"{name} {meta.get(name)}, here {value}" for name, value in self._options.shared().items()
+                     if meta.get(name) != value]  # fmt: skip
+        if differing:
+            raise Misconfigured("settings that all processes must share differ; stored: " + "; ".join(differing))
+
+    async def place(self) -> Place:
+        """Where the partition stands. Raises Recovering when the store holds no state of it."""
+        reply = await self.call("HMGET", self._keys.meta, "epoch", "seq", "chain", "clock")
+        if reply[0] is None:
+            raise Recovering
+        epoch, seq, chain, clock = reply
+        return Place(self._options.partition, int(epoch), int(seq), chain.decode(), int(clock))
+
+    async def inspect(self) -> list[bytes]:
+        """The flat reply of lua/inspect.lua."""
+        reply: list[bytes] = await self.call("EVALSHA", self._scripts.inspect.sha, 4, *self._keys[:4])
+        return reply
+
+    async def _connect(self) -> None:
+        connection = await connect(self._url, self._timeout_s)
+        try:
+            await self._load_scripts(connection)
+            settings = await self._timed(connection.call(command_bytes("CONFIG", "GET", "append*")))
+            if not isinstance(settings, ServerError):
+                settings = _text_map(settings)
+            else:
+                settings = {}
+            durability.require(self._options.durability, settings)
+            meta = _text_map(await self._timed(connection.call(command_bytes("HGETALL", self._keys.meta))))
+            if meta:
+                self._check_meta(meta)
+            self._refuse_lost_tail(meta)
+        except BaseException:
+            connection.abort("the store is not what this engine needs")
+            raise
+        self._connection = connection
+        self.ready, self.down = True, None
+        self.on_ready()
+
+    def _refuse_lost_tail(self, meta: dict[str, str]) -> None:
+        """A store that stands before what it has shown us has lost acknowledged entries: nothing may be sold from it."""
+        place = (int(meta.get("epoch", 0)), int(meta.get("seq", 0)))
+        if place[0] <= self._seen[0] and place < self._seen:
+            raise Recovering(
+                f"the store stands at epoch {place[0]}, seq {place[1]}, but it has shown epoch {self._seen[0]}, "
+                f"seq {self._seen[1]}: acknowledged entries are missing"
+            )
+
+    async def _load_scripts(self, connection: HotConnection) -> None:
+        for script in self._scripts:
+            reply = await self._timed(connection.call(command_bytes("SCRIPT", "LOAD", script.source)))
+            if isinstance(reply, ServerError):
+                raise StoreUnavailable(f"the store refuses a script: {reply}")
+
+    async def _keep(self) -> None:
+        """Reconnects for ever; says `down` once the store has been away for longer than a reply may take."""
+        while True:
+            assert self._connection is not None
+            await self._connection.lost
+            self.ready = False
+            lost_at = asyncio.get_running_loop().time()
+            attempt = 0
+            while not self.ready:
+                try:
+                    await self._connect()
+                except FlashHoldError as error:
+                    if isinstance(error, Recovering) or asyncio.get_running_loop().time() - lost_at > self._timeout_s:
+                        self.down = error
+                        self.on_down(error)
+                    await asyncio.sleep(BACKOFF_MS[min(attempt, len(BACKOFF_MS) - 1)] / 1000)
+                    attempt += 1
+
+
+def _prefix(script: Script, keys: tuple[int | str, ...]) -> bytes:
+    """The part of an EVALSHA that is the same for every batch: all but the two last arguments."""
+    whole = command_bytes("EVALSHA", script.sha, *keys, "", "")
+    return whole.removesuffix(b"$0\r\n\r\n$0\r\n\r\n")
+
+
+def _text_map(flat: list[bytes]) -> dict[str, str]:
+    return {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}

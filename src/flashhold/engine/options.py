@@ -1,0 +1,36 @@
+"""What an engine can be told. Times are ms; the second group must agree among all processes of a deployment."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flashhold.engine.durability import Durability
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """The defaults suit one server and one partition."""
+
+    partition: str = "p00"
+    durability: Durability = Durability.DISK
+    batch_size_max: int = 256
+    """Commands a batch: beyond this the share of the fixed cost is below a twentieth, and a script runs over 2 ms."""
+    batch_weight_max: int = 1024
+    """Commands and lines a batch: keeps a batch of full carts below 10 ms."""
+    batches_in_flight_max: int = 2
+    """Two: while the server decides one, this process encodes the next."""
+    waiting_max: int = 10_000
+    """Commands that may wait before new ones are turned away: about a quarter of a second's work."""
+    reply_timeout_ms: int = 2_000
+    lua_folder: Path | None = None
+    """Scripts to use instead of the product's own."""
+
+    hold_ttl_ms: int = 600_000
+    hold_ttl_max_ms: int = 86_400_000
+    retention_ms: int = 86_400_000
+    """How long a key is remembered after its hold has ended."""
+    refused_retention_ms: int = 3_600_000
+
+    def shared(self) -> dict[str, str]:
+        """The settings that are stored in the partition when it is made, and compared at every start."""
+        names = ("hold_ttl_ms", "hold_ttl_max_ms", "retention_ms", "refused_retention_ms")
+        return {name: str(getattr(self, name)) for name in names}
