@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 
 def cpu_model() -> str:
     """As the kernel names it."""
@@ -46,3 +48,9 @@ def sentence(facts: dict[str, Any]) -> str:
         f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB, {facts['system']}, "
         f"Python {facts['python']}, {facts['date']}, load before the run {facts['load_before']}"
     )
+
+
+def wide_console(quiet: bool) -> Console:
+    """Where a run reports to: standard output, or with `quiet` standard error. Tables keep their columns in a pipe."""
+    console = Console(stderr=quiet, highlight=False)
+    return console if console.is_terminal else Console(stderr=quiet, highlight=False, width=160)

@@ -1,6 +1,7 @@
 """Temporary stores and servers for one run: started on free ports in a temporary directory, ended with it."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,16 +14,15 @@ from typing import NamedTuple
 from urllib.error import URLError
 
 import psycopg
-import redis
 
-from flashhold.embedded import binaries, processes
+from flashhold.embedded import binaries, servers
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60.0
 
 
-class RedisServer(NamedTuple):
-    """`durable`: every write is fsynced before its answer (`appendfsync always`), else nothing is written down."""
+class Redis(NamedTuple):
+    """A running server. `durable`: every write is fsynced before its answer, else nothing is written down."""
 
     url: str
     port: int
@@ -41,47 +41,40 @@ def free_port() -> int:
 @contextmanager
 def redis_server(
     directory: Path, *, durable: bool, binary: binaries.RedisBinary | None = None, core: int | None = None
-) -> Iterator[RedisServer]:
-    """A Redis-compatible server with an empty store in a new directory below `directory`."""
-    chosen = binary or binaries.find_redis()
+) -> Iterator[Redis]:
+    """A Redis-compatible server, set up as `flashhold up` does it (`durable`) or writing nothing down; empty.
+
+    It listens on a port, because `redis-benchmark` and its like know only ports.
+    """
     home = _new_directory(directory, "redis")
     port = free_port()
-    words = [str(chosen.path), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(home), "--save", ""]
-    words += ["--appendonly", "yes" if durable else "no", "--appendfsync", "always", "--loglevel", "warning"]
-    with running(words, home / "log", core=core) as process:
-        with redis.Redis(port=port) as client:
-            _until(lambda: _pings(client), process, home / "log")
-        yield RedisServer(f"redis://127.0.0.1:{port}/0", port, process.pid, str(chosen), durable)
+    server = servers.RedisServer(home, binary=binary, port=port, settings={} if durable else {"appendonly": "no"})
+    name = server.prepare()
+    with running(server.command(), home / "log", core=core) as process:
+        until(server.answers, process, home / "log")
+        yield Redis(server.url, port, process.pid, name, durable)
 
 
 @contextmanager
-def postgres_server(directory: Path) -> Iterator[str]:
-    """A Postgres with its defaults (fsync and `synchronous_commit` on); yields the URL of its database `postgres`."""
-    chosen = binaries.find_postgres()
+def postgres_server(directory: Path) -> Iterator[servers.PostgresServer]:
+    """A Postgres, set up as `flashhold up` does it: fsync and `synchronous_commit` on."""
     home = _new_directory(directory, "postgres")
-    port = free_port()
-    down = processes.unprivileged(chosen.directory / "postgres", home)
-    data = home / "data"
-    initdb = [*down, str(chosen.directory / "initdb"), "-D", str(data), "-U", "flashhold", "--auth=trust"]
-    subprocess.run([*initdb, "--encoding=UTF8", "--locale=C"], check=True, stdout=subprocess.DEVNULL)
-    words = [*down, str(chosen.directory / "postgres"), "-D", str(data), "-p", str(port)]
-    words += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200"]
-    url = f"postgresql://flashhold@127.0.0.1:{port}/postgres"
-    # Fast shutdown: Postgres would otherwise wait for every session to leave by itself.
-    with running(words, home / "log", interrupt=True) as process:
-        _until(lambda: _connects(url), process, home / "log")
-        yield url
+    server = servers.PostgresServer(home)
+    server.prepare()
+    with running(server.command(), home / "log", stop_signal=server.stop_signal) as process:
+        until(server.answers, process, home / "log")
+        yield server
 
 
-def new_database(server_url: str, name: str) -> str:
+def new_database(server: servers.PostgresServer, name: str) -> str:
     """An empty database; its URL."""
-    with psycopg.connect(server_url, autocommit=True) as connection:
+    with psycopg.connect(server.url, autocommit=True) as connection:
         connection.execute(f'create database "{name}"')
-    return server_url.rpartition("/")[0] + f"/{name}"
+    return server.database_url(name)
 
 
-def postgres_version(server_url: str) -> str:
-    with psycopg.connect(server_url) as connection:
+def postgres_version(server: servers.PostgresServer) -> str:
+    with psycopg.connect(server.url) as connection:
         version = connection.info.server_version
     return f"Postgres {version // 10000}.{version % 10000}"
 
@@ -95,7 +88,7 @@ def web_app(app: str, directory: Path, environment: Mapping[str, str], *, core: 
     log = _new_directory(directory, "web") / "log"
     with running(words, log, environment=environment, core=core) as process:
         url = f"http://127.0.0.1:{port}"
-        _until(lambda: answers(f"{url}/healthz"), process, log)
+        until(lambda: answers(f"{url}/healthz"), process, log)
         yield url
 
 
@@ -106,9 +99,9 @@ def running(
     *,
     environment: Mapping[str, str] | None = None,
     core: int | None = None,
-    interrupt: bool = False,
+    stop_signal: int = signal.SIGTERM,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process until the block ends; then ask it to end (SIGTERM, or SIGINT), and after 30 s make it."""
+    """Run a process until the block ends; then ask it to end, and after 30 s make it."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             words,
@@ -122,10 +115,7 @@ def running(
     try:
         yield process
     finally:
-        if interrupt:
-            process.send_signal(2)
-        else:
-            process.terminate()
+        process.send_signal(stop_signal)
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
@@ -164,24 +154,12 @@ def _new_directory(below: Path, name: str) -> Path:
     return made
 
 
-def _until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
+def until(
+    ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, seconds: float = _START_SECONDS
+) -> None:
+    """Wait for a process to be ready. Raises RuntimeError with the end of its log if it ends, or takes too long."""
+    deadline = time.monotonic() + seconds
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"{process.args!r} did not start:\n{log.read_text(errors='replace')[-2000:]}")
         time.sleep(0.05)
-
-
-def _pings(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False
-
-
-def _connects(url: str) -> bool:
-    try:
-        psycopg.connect(url, connect_timeout=2).close()
-    except psycopg.OperationalError:
-        return False
-    return True

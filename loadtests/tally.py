@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class Answer(NamedTuple):
@@ -86,50 +86,58 @@ def tally(answers: list[Answer], units: int) -> Tally:
     """Work out a drop of `units` from the answers that its buyers got."""
     asked = [answer for answer in answers if answer.verb == "hold"]
     offered = {answer.key for answer in asked}
-    holds_of: dict[str, dict[str, Answer]] = {}
-    for answer in asked:
-        if answer.status == 201 and answer.hold is not None:
-            first = holds_of.setdefault(answer.key, {}).get(answer.hold)
-            if first is None or answer.answered < first.answered:
-                holds_of[answer.key][answer.hold] = answer
-    refused = {answer.key for answer in asked if answer.status == 409} - holds_of.keys()
+    holds = _holds(asked)
+    accepted = {hold.key for hold in holds}
+    refused = {answer.key for answer in asked if answer.status == 409} - accepted
     decided = [answer for answer in asked if answer.status in (201, 409)]
     latencies = [(answer.answered - answer.sent) * 1e3 for answer in decided]
-    promises = _promises(answers, [hold for holds in holds_of.values() for hold in holds.values()])
+    promises = _promises(answers, holds)
     ended = max((answer.answered for answer in answers), default=0.0)
-    rush = _rush(asked, holds_of, units)
     span = max((a.answered for a in decided), default=0.0) - min((a.sent for a in decided), default=0.0)
     return Tally(
         units=units,
         offered=len(offered),
-        accepted=len(holds_of),
+        accepted=len(accepted),
         refused=len(refused),
-        failed=len(offered) - len(holds_of) - len(refused),
-        accepted_per_second=rush,
+        failed=len(offered) - len(accepted) - len(refused),
+        accepted_per_second=_rush(asked, holds, units),
         p50_ms=percentile(latencies, 0.50),
         p99_ms=percentile(latencies, 0.99),
         sold_units=sum(p.quantity for p in promises if p.sold),
         held_units=sum(p.quantity for p in promises if not p.sold and p.ends > ended),
-        oversold_units=max(0, most_promised(promises) - units),
-        duplicate_holds=sum(len(holds) - 1 for holds in holds_of.values()),
+        oversold_units=max(0, max((n for _, n in _over_time(promises)), default=0) - units),
+        duplicate_holds=len(holds) - len(accepted),
         requests=len(answers),
         decided_per_second=len(decided) / span if span > 0 else 0.0,
     )
 
 
-def _rush(asked: list[Answer], holds_of: dict[str, dict[str, Answer]], units: int) -> float:
+def _holds(asked: list[Answer]) -> list[Answer]:
+    """The first answer about each hold, in the order in which buyers heard of them."""
+    firsts: dict[tuple[str, str | None], Answer] = {}
+    for answer in sorted(asked, key=lambda answer: answer.answered):
+        if answer.status == 201:
+            firsts.setdefault((answer.key, answer.hold), answer)
+    return list(firsts.values())
+
+
+def _rush(asked: list[Answer], holds: list[Answer], units: int) -> float:
     """Holds accepted a second, until as many units as there were had been given away for the first time."""
-    firsts = sorted((hold for holds in holds_of.values() for hold in holds.values()), key=lambda hold: hold.answered)
-    if not firsts:
-        return 0.0
     given = accepted = 0
-    for hold in firsts:
+    ends = 0.0
+    for hold in holds:
         given += hold.quantity
         accepted += 1
+        ends = hold.answered
         if given >= units:
             break
-    seconds = firsts[accepted - 1].answered - min(answer.sent for answer in asked)
+    seconds = ends - min((answer.sent for answer in asked), default=0.0)
     return accepted / seconds if seconds > 0 else 0.0
+
+
+def promised_over_time(answers: list[Answer]) -> list[tuple[float, int]]:
+    """(instant, units promised from then on), for every instant at which that changed."""
+    return _over_time(_promises(answers, _holds([answer for answer in answers if answer.verb == "hold"])))
 
 
 def _promises(answers: list[Answer], holds: list[Answer]) -> list[_Promise]:
@@ -160,19 +168,17 @@ def _promises(answers: list[Answer], holds: list[Answer]) -> list[_Promise]:
     return promises
 
 
-def most_promised(promises: Iterable[_Promise]) -> int:
-    """The greatest number of units promised at any one instant."""
+def _over_time(promises: Iterable[_Promise]) -> list[tuple[float, int]]:
     steps: list[tuple[float, int]] = []
     for promise in promises:
         if promise.ends > promise.begins:
             steps.append((promise.begins, promise.quantity))
             steps.append((promise.ends, -promise.quantity))
-    most = now = 0
-    for _, change in sorted(steps):  # at one instant, endings sort before beginnings
+    now = 0
+    curve = []
+    for at, change in sorted(steps):  # at one instant, endings sort before beginnings
+        if at == float("inf"):
+            break
         now += change
-        most = max(most, now)
-    return most
-
-
-def as_dict(tally: Tally) -> dict[str, Any]:
-    return tally._asdict()
+        curve.append((at, now))
+    return curve
