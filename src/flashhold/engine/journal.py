@@ -57,8 +57,9 @@ class Journal:
             raise StoreUnavailable(f"cannot read the journal: {error}") from error
         return [self._batch(*record) for record in _records(found)]
 
-    def _batch(self, stream_id: bytes, fields: list[bytes]) -> Batch:
-        named = dict(zip(fields[::2], fields[1::2], strict=True))
+    def _batch(self, stream_id: bytes, fields: dict[bytes, bytes] | list[bytes]) -> Batch:
+        # redis-py 8 gives the fields of a raw call as a map already, older ones as a flat list.
+        named = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
         return Batch(
             self._partition, stream_id.decode(), int(named[b"epoch"]), int(named[b"seq"]), int(named[b"count"]),
             int(named[b"at"]), named[b"chain"].decode(), named[b"payload"],
