@@ -1,6 +1,6 @@
 -- read_hold:  {verb, '', '', '', hold digest, hold seq}      REPLIES {HOLD, 0, …}
 -- read_stock: {verb, '', '', '', sku, pool}
---             REPLIES {STOCK_READ, {available, held, committed, damaged, in_transit, safety_stock, oversell_allowance}, policy}
+--             REPLIES {STOCK_READ, {available, held, committed, damaged, in_transit, safety_stock, oversell_allowance}, policy, seq}
 -- READS stock holds due      WRITES what expire writes: a read first expires what is overdue, so that it shows nothing as
 -- held that no longer is, whether or not a sweeper lives
 
@@ -14,8 +14,8 @@ verbs.read_stock = function(c)
     local s = sku_of(c[5])
     if not s then return refuse('unknown-sku', {sku = c[5]}) end
     local p = pool_of(c[5], c[6])
-    if not p then return {STOCK_READ, {0, 0, 0, 0, 0, 0, 0}, policy_of(s)} end
+    if not p then return {STOCK_READ, {0, 0, 0, 0, 0, 0, 0}, policy_of(s), seq} end
     if not take_back(p, math.huge) then return {AGAIN} end
     return {STOCK_READ, {p.available, p.held, p.committed, p.damaged, p.in_transit, p.safety_stock, p.oversell_allowance},
-        policy_of(s)}
+        policy_of(s), seq}
 end

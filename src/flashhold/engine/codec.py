@@ -90,12 +90,15 @@ def encode(command: Command) -> Wire:
 def _policy_fields(fields: dict[str, Any], replace: bool) -> dict[str, Any]:
     """Sorted, so that the same policy has the same fingerprint; -1 in a pool means: leave as it is."""
     wire = {name: fields[name] for name in sorted(fields) if fields[name] is not None and name != "pools"}
-    unset = 0 if replace else -1
-    pools = fields.get("pools") or {}
+    pools = {name: pool or {} for name, pool in (fields.get("pools") or {}).items()}
     wire["pools"] = {
-        name: [pools[name].get(member, unset) for member in PoolPolicy._fields] for name in sorted(pools)
+        name: [_or_unset(pools[name].get(member), replace) for member in PoolPolicy._fields] for name in sorted(pools)
     }
     return wire
+
+
+def _or_unset(units: int | None, replace: bool) -> int:
+    return (0 if replace else -1) if units is None else units
 
 
 def decode(command: Command, wire: Wire, reply: Sequence[Any], moment: Moment) -> Outcome[Any]:
@@ -167,8 +170,9 @@ def _hold_line(
 
 
 def _stock(command: commands.ReadStock, reply: Sequence[Any], moment: Moment) -> model.Stock:
-    _, counters, details = reply
-    place = (moment.partition, moment.epoch, moment.seq)
+    # The seq of the read itself: the rest of its batch may have moved the partition on.
+    _, counters, details, seq = reply
+    place = (moment.partition, moment.epoch, seq)
     return model.Stock(
         command.sku, command.pool, *counters, *place, moment.now_ms, policy(command.sku, details, False, *place)
     )
