@@ -67,20 +67,15 @@ class StockVerbs(State):
         created = not self.books.knows(command.sku)
         before = self.books.policy(command.sku)
         after: dict[str, Any] = {"pools": {}} if command.replace else {**before, "pools": dict(before["pools"])}
-        for name in POLICY_FIELDS:
-            if name in command.fields:
-                after[name] = command.fields[name]
-        if command.fields.get("pools", {}) is None:
-            after["pools"] = {}
-        for pool, rules in (command.fields.get("pools") or {}).items():
+        given = {name: value for name, value in command.fields.items() if value is not None}
+        after.update((name, given[name]) for name in POLICY_FIELDS if name in given)
+        for pool, rules in given.get("pools", {}).items():
             safety, oversell = after["pools"].get(pool, (0, 0))
-            given = rules or {"safety_stock": 0, "oversell_allowance": 0}
             after["pools"][pool] = (
-                _or(given.get("safety_stock", safety), 0),
-                _or(given.get("oversell_allowance", oversell), 0),
+                _or(rules.get("safety_stock"), safety),
+                _or(rules.get("oversell_allowance"), oversell),
             )
         after["pools"] = {pool: rules for pool, rules in after["pools"].items() if rules != (0, 0)}
-        after = {name: value for name, value in after.items() if value is not None}
         if after.get("partition_key") != before.get("partition_key") and self._anything_there(command.sku):
             raise No(Reason.POLICY_REFUSED)
         if created or after != before:

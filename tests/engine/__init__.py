@@ -1,0 +1,1 @@
+"""The engine against real servers and against the reference."""
