@@ -1,0 +1,99 @@
+"""Whether a hold costs more when a million others are alive on the same SKU.
+
+Two servers side by side, one with few live holds and one with many; rounds of new holds on each in turn, from one
+process. Level memory: an fsync would hide the difference that this looks for.
+"""
+
+import statistics
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from flashhold.embedded.binaries import RedisBinary
+from flashhold.engine.engine import Engine
+from loadtests import stores
+from loadtests.bench import engine_use as use
+from loadtests.bench.figures import Figure, at_most, ratio
+
+BAR = 1.2
+
+
+@dataclass(frozen=True)
+class Size:
+    few: int = 1_000
+    many: int = 1_000_000
+    holds: int = 4_000
+    """A round; few, so that the server with few stays one with few."""
+    repetitions: int = 15
+
+
+@dataclass
+class _Side:
+    engine: Engine
+    client: "redis.Redis"
+    seconds: list[float]
+    server_seconds: list[float]
+
+
+async def measure(directory: Path, size: Size = Size(), binary: RedisBinary | None = None) -> list[Figure]:
+    ours, theirs = stores.two_cores()
+    async with AsyncExitStack() as stack:
+        sides = []
+        for _ in range(2):
+            server = stack.enter_context(stores.redis_server(directory, durable=False, binary=binary, core=theirs))
+            engine = await stack.enter_async_context(use.engine_on(server))
+            sides.append(_Side(engine, stack.enter_context(redis.Redis.from_url(server.url)), [], []))
+        few, many = sides
+        with use.on_core(ours):
+            await _fill(many, size.many)
+            for _ in range(size.repetitions):
+                few.client.flushall()
+                await use.stock(few.engine)
+                await _fill(few, size.few)
+                await _round(few, size.holds)
+                await _round(many, size.holds)
+    wall = ratio(many.seconds, few.seconds)
+    server_side = ratio(many.server_seconds, few.server_seconds)
+    where = ("memory", server.name)
+    return [
+        at_most(
+            f"live holds: a hold among {size.many:,} ÷ among {size.few:,}, wall clock",
+            wall.quotient,
+            BAR,
+            *where,
+            us_among_many=wall.above / size.holds * 1e6,
+            us_among_few=wall.below / size.holds * 1e6,
+            spread=wall.spread,
+        ),
+        at_most(
+            "live holds: the same, time in the server's script",
+            server_side.quotient,
+            BAR,
+            *where,
+            us_among_many=server_side.above / size.holds * 1e6,
+            us_among_few=statistics.median(few.server_seconds) / size.holds * 1e6,
+            spread=server_side.spread,
+        ),
+    ]
+
+
+async def _fill(side: _Side, count: int) -> None:
+    """Live holds that outlast the bench; the journal is trimmed on the way, as the write-behind would."""
+    portion = 100_000
+    for made in range(0, count, portion):
+        await use.hold_in_bulk(side.engine, use.holds(min(portion, count - made), ttl_ms=86_000_000))
+        use.trim_journal(side.client)
+
+
+async def _round(side: _Side, count: int) -> None:
+    before = _script_seconds(side.client)
+    side.seconds.append(await use.hold_in_bulk(side.engine, use.holds(count, ttl_ms=86_000_000)))
+    side.server_seconds.append(_script_seconds(side.client) - before)
+    use.trim_journal(side.client)
+
+
+def _script_seconds(client: "redis.Redis") -> float:
+    """Time that the server has spent in scripts since it started."""
+    return float(client.info("commandstats")["cmdstat_evalsha"]["usec"]) / 1e6
