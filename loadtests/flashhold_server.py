@@ -1,6 +1,7 @@
 """A temporary FlashHold, started as an operator would: `flashhold up` on an empty directory and a free port."""
 
 import json
+import os
 import subprocess
 import sys
 import uuid
@@ -13,6 +14,7 @@ import httpx
 
 from loadtests import stores
 
+_COMMAND = (sys.executable, "-P", "-m", "flashhold")
 _READY_SECONDS = 90.0
 
 
@@ -65,16 +67,16 @@ class Server:
         return ran.returncode, told
 
 
-_COMMAND = (sys.executable, "-m", "flashhold.cli")
-
-
 @contextmanager
-def up(directory: Path, **settings: str) -> Iterator[Server]:
-    """`flashhold up` with one API process until the block ends; `settings` are more FLASHHOLD_* variables."""
+def up(directory: Path) -> Iterator[Server]:
+    """`flashhold up` until the block ends."""
     data, port = directory / "data", stores.free_port()
     words = [*_COMMAND, "up", "--data-dir", str(data), "--port", str(port)]
     # One API process, as each baseline has one: designs are compared, not numbers of processes.
-    environment = {"FLASHHOLD_PROCESSES": "1", **{name.upper(): value for name, value in settings.items()}}
+    environment = {
+        "FLASHHOLD_PROCESSES": "1",
+        **{f"FLASHHOLD_{name.upper()}": value for name, value in settings.items()},
+    }
     url, log = f"http://127.0.0.1:{port}", directory / "up.log"
     with stores.running(words, log, environment=environment) as process:
         stores.until(lambda: stores.answers(f"{url}/readyz"), process, log, _READY_SECONDS)
@@ -83,3 +85,37 @@ def up(directory: Path, **settings: str) -> Iterator[Server]:
             yield server
         finally:
             server.close()
+
+
+@contextmanager
+def serve(directory: Path, redis_url: str, database_url: str, *, core: int | None = None) -> Iterator[tuple[str, str]]:
+    """One API process on stores of the caller's, with nothing else running; yields its URL and an admin's key."""
+    port = stores.free_port()
+    environment = {
+        "FLASHHOLD_REDIS_URL": redis_url,
+        "FLASHHOLD_DATABASE_URL": database_url,
+        "FLASHHOLD_PORT": str(port),
+        "FLASHHOLD_PROCESSES": "1",
+        "FLASHHOLD_LOG_LEVEL": "warning",
+    }
+    _flashhold("migrate", environment)
+    made = _flashhold("keys", environment, "create", "--scope", "admin", "--name", "bench", "--json")
+    url, log = f"http://127.0.0.1:{port}", directory / f"serve-{port}.log"
+    with stores.running([*_COMMAND, "serve"], log, environment=environment, core=core) as process:
+        stores.until(lambda: stores.answers(f"{url}/readyz"), process, log, _READY_SECONDS)
+        yield url, json.loads(made)["key"]
+
+
+def _flashhold(verb: str, environment: dict[str, str], *words: str) -> str:
+    """What a command says on standard output. Raises RuntimeError with what it says on the other, if it fails."""
+    ran = subprocess.run(
+        [*_COMMAND, verb, *words],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    if ran.returncode != 0:
+        raise RuntimeError(f"flashhold {verb} ended with {ran.returncode}:\n{ran.stdout[-500:]}{ran.stderr[-2000:]}")
+    return ran.stdout
