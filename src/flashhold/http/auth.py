@@ -1,0 +1,113 @@
+"""API keys at the door: `Authorization: Bearer fh_<id>_<secret>`, checked against a table kept in memory.
+
+The ledger stores only the SHA-256 of a secret. A secret is 256 random bits, so a fast hash is enough (there is nothing
+to guess), and it costs the hot path a microsecond where a password hash would cost it everything.
+"""
+
+import asyncio
+import hmac
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from enum import IntFlag
+from hashlib import sha256
+from typing import NamedTuple
+
+from flashhold import telemetry
+from flashhold.domain.errors import FlashHoldError
+from flashhold.http.problems import Problem
+
+UNKNOWN_KEY_REFRESH_SECONDS = 0.25
+"""A key that is not in the table may be brand new, so the table is read again, but not oftener than this."""
+
+_log = telemetry.logger(__name__)
+
+
+class Scope(IntFlag):
+    """What a key may do; `ADMIN` implies all."""
+
+    HOLDS = 1
+    STOCK = 2
+    READ = 4
+    ADMIN = 8
+
+
+NAMES = {"holds": Scope.HOLDS, "stock": Scope.STOCK, "read": Scope.READ, "admin": Scope.ADMIN}
+
+MAY_HOLD = Scope.HOLDS | Scope.ADMIN
+MAY_MOVE = Scope.STOCK | Scope.ADMIN
+MAY_READ_HOLDS = Scope.HOLDS | Scope.STOCK | Scope.READ | Scope.ADMIN
+MAY_READ_AVAILABILITY = Scope.HOLDS | Scope.READ | Scope.ADMIN
+MAY_READ_STOCK = Scope.STOCK | Scope.READ | Scope.ADMIN
+MAY_READ_OPERATIONS = Scope.READ | Scope.ADMIN
+
+
+class Caller(NamedTuple):
+    """A key that may be used: its id (never its secret) and its scopes."""
+
+    id: str
+    secret_hash: bytes
+    scopes: int
+
+
+def scope_bits(scopes: Iterable[str]) -> int:
+    """Scopes by name as bits; a name that this version doesn't know grants nothing."""
+    return sum({NAMES[name] for name in scopes if name in NAMES})
+
+
+def unauthenticated() -> Problem:
+    """401, with the header that says how to authenticate."""
+    return Problem("unauthenticated", headers=[(b"www-authenticate", b"Bearer")])
+
+
+class KeyTable:
+    """All valid keys, by id. `load` reads them from the ledger; the last good table stays while the ledger is away."""
+
+    def __init__(self, load: Callable[[], Awaitable[Mapping[str, Caller]]]) -> None:
+        self._load = load
+        self._callers: Mapping[str, Caller] | None = None
+        self._refreshed_at = 0.0
+        self._refreshing = asyncio.Lock()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the table has been read at least once."""
+        return self._callers is not None
+
+    def find(self, authorization: bytes) -> Caller | None:
+        """The caller that this header proves, if the table knows it."""
+        if self._callers is None or authorization[:7].lower() != b"bearer ":
+            return None
+        prefix, _, rest = authorization[7:].strip().partition(b"_")
+        key_id, _, secret = rest.partition(b"_")
+        caller = self._callers.get(key_id.decode("latin-1"))
+        if caller is None or prefix != b"fh":
+            return None
+        # The id is public; only the secret must not leak by the time that its comparison takes.
+        return caller if hmac.compare_digest(sha256(secret).digest(), caller.secret_hash) else None
+
+    async def check(self, authorization: bytes | None, needs: int) -> Caller:
+        """The caller, who has one of the scopes `needs`. Raises `Problem` unauthenticated, forbidden, store-unavailable."""
+        if not authorization:
+            raise unauthenticated()
+        caller = self.find(authorization)
+        if caller is None:
+            await self.refresh(UNKNOWN_KEY_REFRESH_SECONDS)
+            if self._callers is None:
+                raise Problem("store-unavailable", "The API keys could not be read yet.")
+            caller = self.find(authorization)
+            if caller is None:
+                raise unauthenticated()
+        if not caller.scopes & needs:
+            raise Problem("forbidden")
+        return caller
+
+    async def refresh(self, older_than_seconds: float = 0.0) -> None:
+        """Read the table again if what we have is older; callers at the same time share one reading."""
+        async with self._refreshing:
+            if time.monotonic() - self._refreshed_at < older_than_seconds:
+                return
+            try:
+                self._callers = await self._load()
+            except FlashHoldError as error:
+                _log.warning("api-keys-not-refreshed", reason=str(error))
+            self._refreshed_at = time.monotonic()

@@ -1,0 +1,29 @@
+"""Instants at the door: RFC 3339, UTC, milliseconds outside; milliseconds since 1970 inside."""
+
+from datetime import UTC, datetime
+from functools import lru_cache
+
+INSTANT_MAX_MS = 253_402_300_799_999
+"""9999-12-31T23:59:59.999Z, the last instant that RFC 3339 can name."""
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") if seconds >= 0 else "1970-01-01T00:00:00"
+
+
+def rfc3339(at_ms: int) -> str:
+    """`2026-07-01T10:00:00.123Z`. Answers of one second share the prefix, so it is made once a second, not once an answer."""
+    seconds, ms = divmod(at_ms, 1000)
+    return f"{_second(seconds)}.{ms:03d}Z"
+
+
+def rfc3339_or_none(at_ms: int | None) -> str | None:
+    """The same, null for what has not happened."""
+    return None if at_ms is None else rfc3339(at_ms)
+
+
+def milliseconds(instant: datetime) -> int:
+    """Whole milliseconds since 1970 UTC; `instant` has an offset."""
+    since = instant - datetime(1970, 1, 1, tzinfo=UTC)
+    return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000

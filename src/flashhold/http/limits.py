@@ -1,0 +1,137 @@
+"""Limits before anything is parsed: how many headers, how many bytes of them, how long a request may take to arrive."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from flashhold.http.problems import MEDIA_TYPE, Problem
+from flashhold.settings import Settings
+
+DISCARDED_BYTES_MAX = 16 * 1024 * 1024
+"""What is read and thrown away behind a refused body, so that the client gets to the answer; then the connection ends."""
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol that gives up on requests which are too large in the head or too slow as a whole.
+
+    A request that arrives in one piece, as nearly all do, costs two comparisons here and no timer.
+    """
+
+    headers_max: int
+    header_bytes_max: int
+    receipt_timeout_seconds: float
+
+    _in_head = False
+    _arriving = False
+    _head_bytes = 0
+    _body_bytes = 0
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
+        super().connection_made(transport)
+        self._start_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > self.header_bytes_max:
+            self.give_up("headers-too-large")
+        elif self._arriving and self._deadline is None:
+            self._start_deadline()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = self._arriving = True
+        self._head_bytes = self._body_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self._is_head_too_large():
+            self.give_up("headers-too-large")
+            return
+        super().on_headers_complete()
+
+    def _is_head_too_large(self) -> bool:
+        if len(self.headers) > self.headers_max:
+            return True
+        # A chunk of 256 kB can bring a whole head at once, which the count of chunks in `data_received` doesn't see.
+        return len(self.url) + sum([len(name) + len(value) for name, value in self.headers]) > self.header_bytes_max
+
+    def on_body(self, body: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._body_bytes += len(body)
+            if self._body_bytes > DISCARDED_BYTES_MAX:
+                self.transport.close()
+
+    def on_message_complete(self) -> None:
+        self._arriving = False
+        if self._deadline is not None:
+            self._stop_deadline()
+        if not self.transport.is_closing():
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Where the bytes are no HTTP; a head that was refused already has its answer."""
+        if not self.transport.is_closing():
+            self.give_up("malformed-request", msg)
+
+    def give_up(self, code: str, detail: str | None = None) -> None:
+        """Answer with a problem, unless an answer has begun, and end the connection."""
+        self._in_head = self._arriving = False
+        self._stop_deadline()
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            self.transport.write(_raw_answer(Problem(code, detail), self.server_state.default_headers))
+        if self.cycle is not None and not self.cycle.response_complete:
+            # Its application must not write behind this answer.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
+
+    def _start_deadline(self) -> None:
+        self._deadline = self.loop.call_later(self.receipt_timeout_seconds, self._too_slow)
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        if self._arriving:
+            self.give_up("request-timeout")
+        elif self.cycle is None and not self.transport.is_closing():
+            # A connection on which nobody has said anything yet.
+            self.transport.close()
+
+
+def _raw_answer(problem: Problem, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+    body = problem.body()
+    headers = [
+        *default_headers,
+        *problem.headers,
+        (b"content-type", MEDIA_TYPE),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    ]
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    return b"".join([STATUS_LINE[problem.status], *lines, b"\r\n", body])
+
+
+def limited(settings: Settings) -> type[LimitedProtocol]:
+    """The protocol class with this deployment's limits, in the form that uvicorn takes."""
+    limits: dict[str, Any] = {
+        "headers_max": settings.headers_max,
+        "header_bytes_max": settings.header_bytes_max,
+        "receipt_timeout_seconds": settings.receipt_timeout_ms / 1000,
+    }
+    return type("ConfiguredProtocol", (LimitedProtocol,), limits)

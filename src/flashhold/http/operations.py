@@ -1,0 +1,56 @@
+"""What operators and their tools ask: is it alive, may it be used, what has it done, what can it do."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from flashhold.http import auth
+from flashhold.http.door import Door
+from flashhold.http.problems import Problem, accident
+from flashhold.http.responses import NO_STORE, Answer, json_answer, problem_answer
+from flashhold.http.routes import needs, respond
+
+
+def build(door: Door, document: Callable[[], dict[str, Any]], public: bool) -> APIRouter:
+    """The operations' routes; without `public`, metrics and document need a key with scope `read`."""
+    router = APIRouter(include_in_schema=False)
+    guard = [] if public else [needs(door, auth.MAY_READ_OPERATIONS)]
+
+    @router.get("/healthz")
+    async def healthz() -> Response:
+        return respond(json_answer(200, {"status": "ok"}))
+
+    @router.get("/readyz")
+    async def readyz() -> Response:
+        return respond(readiness_answer(door))
+
+    @router.get("/metrics", dependencies=guard)
+    async def metrics() -> Response:
+        engine = door.stores.engine
+        door.metrics.waiting.set(engine.waiting if engine else 0)
+        door.metrics.ready.set(door.stores.verdict.ready)
+        headers = [(b"content-type", CONTENT_TYPE_LATEST.encode()), NO_STORE]
+        return respond(Answer(200, door.metrics.exposition(), headers))
+
+    @router.get("/openapi.json", dependencies=guard)
+    async def openapi() -> Response:
+        return respond(json_answer(200, document()))
+
+    return router
+
+
+def readiness_answer(door: Door) -> Answer:
+    """200 when the stores answer and agree and the keys are known, else a 503 problem that says what is missing."""
+    verdict = door.stores.verdict
+    checks = {"redis": verdict.redis, "ledger": verdict.ledger, "place": verdict.place}
+    if not door.keys.loaded:
+        checks["api_keys"] = "not read yet"
+    elif verdict.ready:
+        return json_answer(200, {"ready": True, "checks": checks})
+    members = {"ready": False, "checks": checks}
+    code = accident(verdict.closed).code if verdict.closed is not None else "store-unavailable"
+    wrong = "; ".join(f"{name}: {said}" for name, said in checks.items() if said != "ok")
+    return problem_answer(Problem(code, wrong, members=members))
+
