@@ -27,25 +27,29 @@ class LedgerUnreadable(Exception):
     """The ledger's pages are not what the contract says."""
 
 
-class _Posting(msgspec.Struct):
+class Posting(msgspec.Struct):
+    """Signed units in one bucket."""
+
     sku: str
     pool: str
     bucket: str
     quantity: int
 
 
-class _Entry(msgspec.Struct):
+class Entry(msgspec.Struct):
+    """What a rehearsal needs of a ledger entry."""
+
     partition: str
     epoch: int
     seq: int
     kind: str
     hold: str | None
     idempotency_key: str | None
-    postings: list[_Posting]
+    postings: list[Posting]
 
 
 class _Page(msgspec.Struct):
-    items: list[_Entry]
+    items: list[Entry]
     next_cursor: str | None
 
 
@@ -87,7 +91,7 @@ class Fold:
             for entry in page.items:
                 # The last page is read again when there may be more behind it; its known entries are skipped.
                 if (entry.epoch, entry.seq) > last:
-                    self._add(entry)
+                    self.add(entry)
             if page.next_cursor is None or not page.items:
                 return
             self._cursors[partition] = page.next_cursor
@@ -111,7 +115,8 @@ class Fold:
         if len(self.findings) < _FINDINGS_KEPT_MAX:
             self.findings.append(what)
 
-    def _add(self, entry: _Entry) -> None:
+    def add(self, entry: Entry) -> None:
+        """Add the next entry of its partition up."""
         epoch, seq = self.places.get(entry.partition, (0, 0))
         if seq and epoch == entry.epoch and entry.seq != seq + 1:
             self.find(f"{entry.partition}: entry {entry.seq} follows {seq} in epoch {epoch}")
@@ -134,7 +139,7 @@ class Fold:
             moved = ", ".join(f"{p.sku} {p.bucket} {p.quantity:+d}" for p in entry.postings[:4])
             self.entries_of_others.append(f"{entry.partition}/{entry.epoch}/{entry.seq} {entry.kind}: {moved}")
 
-    def _is_own(self, entry: _Entry) -> bool:
+    def _is_own(self, entry: Entry) -> bool:
         """Whether a command of this run caused the entry; what becomes of its holds is the run's too."""
         key = entry.idempotency_key
         own = (key is not None and key.startswith(self._requests.key_prefix)) or entry.hold in self._own_holds

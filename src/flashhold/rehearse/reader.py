@@ -22,8 +22,8 @@ from typing import NamedTuple, TextIO
 
 from flashhold.domain import limits
 
-RETAIL_HEADER = tuple("InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country".split(","))
-EVENT_HEADER = tuple("at,type,order,sku,quantity,buyer,reason".split(","))
+RETAIL_HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
+EVENT_HEADER = "at,type,order,sku,quantity,buyer,reason"
 
 NON_GOODS = frozenset({"POST", "D", "M", "m", "DOT", "C2", "S", "B", "PADS", "CRUK", "BANK CHARGES", "AMAZONFEE"})
 NON_GOODS_PREFIX = "gift_0001_"
@@ -70,12 +70,11 @@ def read(path: Path, limit_rows: int | None = None) -> Iterator[Record]:
     with _open(path) as file:
         rows = csv.reader(file)
         try:
-            header = tuple(next(rows, ()))
+            header = ",".join(next(rows, []))
             decode = {RETAIL_HEADER: _retail, EVENT_HEADER: _event}.get(header)
             if decode is None:
                 raise UnreadableFile(
-                    f"{path.name}: the header is {','.join(header)!r}; expected {','.join(RETAIL_HEADER)!r} "
-                    f"or {','.join(EVENT_HEADER)!r}"
+                    f"{path.name}: the header is {header[:200]!r}; expected {RETAIL_HEADER!r} or {EVENT_HEADER!r}"
                 )
             clock = _Clock()
             for number, row in enumerate(islice(rows, limit_rows), 1):
