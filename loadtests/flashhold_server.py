@@ -73,10 +73,7 @@ def up(directory: Path) -> Iterator[Server]:
     data, port = directory / "data", stores.free_port()
     words = [*_COMMAND, "up", "--data-dir", str(data), "--port", str(port)]
     # One API process, as each baseline has one: designs are compared, not numbers of processes.
-    environment = {
-        "FLASHHOLD_PROCESSES": "1",
-        **{f"FLASHHOLD_{name.upper()}": value for name, value in settings.items()},
-    }
+    environment = {"FLASHHOLD_PROCESSES": "1"}
     url, log = f"http://127.0.0.1:{port}", directory / "up.log"
     with stores.running(words, log, environment=environment) as process:
         stores.until(lambda: stores.answers(f"{url}/readyz"), process, log, _READY_SECONDS)

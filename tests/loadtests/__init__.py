@@ -1,0 +1,1 @@
+"""The load tests tested: their counting, their baselines, and small runs of each."""

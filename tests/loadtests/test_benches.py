@@ -1,0 +1,55 @@
+"""Each bench on a tiny size: it runs from end to end and its figures are of the right order."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flashhold.embedded.binaries import RedisBinary, redis_binaries
+from loadtests import http_load, stores
+from loadtests.bench import engine, live_holds, memory
+
+
+@pytest.fixture(scope="module")
+def binary() -> RedisBinary:
+    return next(found for found in redis_binaries() if found.product == "valkey")
+
+
+@pytest.mark.skipif(not shutil.which("redis-benchmark"), reason="redis-benchmark comes with redis-tools")
+async def test_the_engine_is_measured_in_both_shapes_at_both_levels(tmp_path: Path, binary: RedisBinary) -> None:
+    """Two levels, two shapes, and the fsynced divisor; all of an order that a real engine can have."""
+    size = engine.Size(holds=2_000, increments=5_000, tasks=100, repetitions=1)
+    figures = await engine.measure(tmp_path, size, binary)
+    assert [figure.bar for figure in figures] == [1.0, None, 0.7, None, None]
+    assert all(0.01 < figure.measured < 20 for figure in figures)
+    assert all(figure.raw["holds_per_s"] > 500 for figure in figures)
+
+
+async def test_a_missing_redis_benchmark_is_said_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing is put in its place."""
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    server = stores.Redis("redis://127.0.0.1:1/0", 1, 1, "none", False)
+    with pytest.raises(RuntimeError, match="redis-tools"):
+        engine.increments_per_second(server, 1, None)
+
+
+async def test_memory_is_counted_a_live_hold(tmp_path: Path, binary: RedisBinary) -> None:
+    """More than the record alone could be, less than a key a hold would cost."""
+    (figure,) = await memory.measure(tmp_path, memory.Size(5_000), binary)
+    assert 100 < figure.measured < 1_000
+
+
+async def test_holds_among_many_and_among_few_are_measured_in_turn(tmp_path: Path, binary: RedisBinary) -> None:
+    """Wall clock and the server's own time, each a quotient near one at this size."""
+    size = live_holds.Size(few=100, many=2_000, holds=500, repetitions=2)
+    figures = await live_holds.measure(tmp_path, size, binary)
+    assert [0.2 < figure.measured < 5 for figure in figures] == [True, True]
+
+
+async def test_the_http_client_counts_what_a_server_answers(tmp_path: Path) -> None:
+    """Against the route that does nothing: only 201, in about the time that was asked for."""
+    with stores.web_app("loadtests.bench.nothing_app:app", tmp_path, {}) as url:
+        measured = await http_load.run_apart(url, "none", "s", connections=4, seconds=0.5, core=None)
+    assert set(measured.statuses) == {201}
+    assert measured.per_second(201) > 50
+    assert 0 < measured.p50_ms <= measured.p99_ms
