@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from loadtests.bench import engine, live_holds, memory
 
 from flashhold.embedded.binaries import RedisBinary, redis_binaries
 from loadtests import http_load, stores
-from loadtests.bench import engine, live_holds, memory
 
 
 @pytest.fixture(scope="module")
