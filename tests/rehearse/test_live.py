@@ -97,7 +97,7 @@ def test_a_stolen_unit_is_found(flashhold: Running, small_file: Path) -> None:
 
 
 def test_cut_off_and_taken_up_again(flashhold: Running, small_file: Path) -> None:
-    """A run that ends in the middle is played to its end under its name: nothing is sold, received or returned twice."""
+    """A run that ends in the middle is played to its end under its name: nothing happens twice."""
 
     class Cut(Exception):
         pass

@@ -17,6 +17,7 @@ from flashhold.rehearse.report import write_report
 from flashhold.rehearse.summary import print_summary
 
 EXIT_CLEAN, EXIT_DIFFERENCES, EXIT_USAGE, EXIT_UNREACHABLE = 0, 1, 2, 3
+EXIT_INTERRUPTED = 130
 
 
 def run(file: Path, url: str, key: str, options: Options, *, report: Path | None, as_json: bool) -> int:
@@ -30,6 +31,9 @@ def run(file: Path, url: str, key: str, options: Options, *, report: Path | None
     except (ApiUnreachable, LedgerUnreadable) as error:
         print(f"{error}\nTo go on with this run: --run {options.run}", file=sys.stderr)
         return EXIT_UNREACHABLE
+    except KeyboardInterrupt:
+        print(f"Interrupted. To go on with this run: --run {options.run}", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except (KeyRefused, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE

@@ -14,7 +14,7 @@ import uvloop
 from flashhold.domain.model import DEFAULT_POOL
 from flashhold.rehearse import plan as planning
 from flashhold.rehearse import settle
-from flashhold.rehearse.client import Api, ApiUnreachable, Caller, Tally, probe
+from flashhold.rehearse.client import Api, ApiUnreachable, Caller, Tally, probe, together
 from flashhold.rehearse.expected import expect
 from flashhold.rehearse.ledger import Fold
 from flashhold.rehearse.player import Player
@@ -90,17 +90,8 @@ class _Stages:
         expected = expect(plan, before)
         self._seconds.baseline = clock.lap()
         player = Player(plan, requests, self._tally, connections=options.connections, speed_up=options.speed_up)
-        watching = asyncio.create_task(self._watch(player))
-        try:
-            await player.open(expected.opening)
-            self._seconds.receive = clock.lap()
-            await player.play()
-            self._seconds.play = clock.lap()
-        finally:
-            player.close()
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
+        finished = asyncio.Event()
+        await together([self._play(player, expected.opening, clock, finished), self._watch(player, finished)])
         pages = self._pages("Waiting for the ledger and reading it", fold, sum(player.played.acknowledged.values()))
         stock = await settle.after_run(callers, requests, fold, player.played, pages)
         settled = settle.compare(plan, before, expected, played=player.played, fold=fold, stock=stock)
@@ -117,10 +108,22 @@ class _Stages:
         if answer.status != 200:
             raise ApiUnreachable(f"{self._api.url} is not ready: {answer.body[:200].decode(errors='replace')}")
 
-    async def _watch(self, player: Player) -> None:
-        while True:
+    async def _play(self, player: Player, opening: dict[str, int], clock: "_Lap", finished: asyncio.Event) -> None:
+        try:
+            await player.open(opening)
+            self._seconds.receive = clock.lap()
+            await player.play()
+            self._seconds.play = clock.lap()
+        finally:
+            player.close()
+            finished.set()
+
+    async def _watch(self, player: Player, finished: asyncio.Event) -> None:
+        while not finished.is_set():
             self._show("Playing the orders", player.played.steps_done, self._plan.requests)
-            await asyncio.sleep(_WATCH_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_WATCH_S):
+                    await finished.wait()
 
     def _pages(self, stage: str, fold: Fold, total: int = 0) -> Callable[[], None]:
         return lambda: self._show(stage, sum(fold.own_kinds.values()), total)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import ceil
 from typing import Any
 
 from flashhold.rehearse.client import Tally
@@ -118,8 +119,7 @@ def latency_ms(seconds: Sequence[float]) -> dict[str, float]:
     if not seconds:
         return {}
     ordered = sorted(seconds)
-    last = len(ordered) - 1
-    at = {name: ordered[round(share * last)] for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
+    at = {name: ordered[ceil(share * len(ordered)) - 1] for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
     return {
         "count": len(ordered),
         **{name: round(value * 1000, 3) for name, value in at.items()},
