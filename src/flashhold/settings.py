@@ -1,4 +1,4 @@
-"""Every setting, its unit and the reason for its default. Read from `FLASHHOLD_*` variables; only `wiring` and `cli` look here."""
+"""Every setting, its unit and the reason for its default, read from `FLASHHOLD_*` variables."""
 
 from pathlib import Path
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-DurabilityLevel = Literal["memory", "disk", "replica", "ledger"]
+DurabilityLevel = Literal["memory", "disk"]
 
 
 class Settings(BaseSettings):
@@ -15,66 +15,101 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FLASHHOLD_", extra="ignore", frozen=True)
 
     redis_url: str = Field(
-        "redis://127.0.0.1:6379/0",
+        default="redis://127.0.0.1:6379/0",
         description="The Redis or Valkey server that decides. `redis://…` or `unix://…`. Shared.",
     )
     database_url: str = Field(
-        "postgresql://127.0.0.1:5432/flashhold",
+        default="postgresql://127.0.0.1:5432/flashhold",
         description="The Postgres database that remembers. Shared.",
     )
     data_dir: Path = Field(
-        Path("./flashhold-data"),
+        default=Path("./flashhold-data"),
         description="Where `flashhold up` keeps its servers' data, process ids and the first admin key.",
     )
 
-    host: str = Field("127.0.0.1", description="Address to listen on; only this machine until someone decides otherwise.")
-    port: int = Field(8000, ge=0, le=65535, description="TCP port of the API.")
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on; only this machine until someone decides otherwise."
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="TCP port of the API.")
     processes: int = Field(
-        1, ge=1, le=64, description="HTTP processes. One fills a core; more than the cores beside Redis gain nothing."
+        default=1,
+        ge=1,
+        le=64,
+        description="HTTP processes. One fills a core; more than the cores beside Redis gain nothing.",
     )
 
     durability: DurabilityLevel = Field(
-        "disk",
-        description="What an acknowledgement has survived: `memory` nothing, `disk` an fsync, `replica` also a second "
-        "node, `ledger` also Postgres. Shared.",
+        default="disk",
+        description="What an acknowledgement has survived: `memory` nothing, `disk` an fsync. Shared.",
     )
-    hold_ttl_seconds: int = Field(600, ge=1, description="A hold's life where neither the request nor the policy says. Shared.")
-    hold_ttl_seconds_max: int = Field(86_400, ge=1, description="The longest life of a hold, extensions included. Shared.")
+    hold_ttl_seconds: int = Field(
+        default=600, ge=1, description="A hold's life where neither the request nor the policy says. Shared."
+    )
+    hold_ttl_seconds_max: int = Field(
+        default=86_400, ge=1, description="The longest life of a hold, extensions included. Shared."
+    )
     retention_hours: float = Field(
-        24, ge=0.0001, description="How long an accepted idempotency key is remembered after its hold ended. Shared."
+        default=24,
+        ge=0.0001,
+        description="How long an accepted idempotency key is remembered after its hold ended. Shared.",
     )
     refused_retention_hours: float = Field(
-        1, ge=0.0001, description="How long a refused idempotency key is remembered. Shared."
+        default=1, ge=0.0001, description="How long a refused idempotency key is remembered. Shared."
     )
 
-    batch_size_max: int = Field(256, ge=1, le=1024, description="Commands a batch: keeps one script below about 5 ms.")
+    batch_size_max: int = Field(
+        default=256, ge=1, le=1024, description="Commands a batch: keeps one script below about 5 ms."
+    )
     waiting_max: int = Field(
-        10_000, ge=1, description="Commands that may wait in one process before it answers 429: about half a second's worth."
+        default=10_000,
+        ge=1,
+        description="Commands that may wait in one process before it answers 429: about half a second's worth.",
     )
     reply_timeout_ms: int = Field(
-        2_000, ge=10, description="How long a batch may go unanswered before its callers get 503 and the connection is renewed."
+        default=2_000,
+        ge=10,
+        description="How long a batch may go unanswered before its callers get 503 and the connection is renewed.",
     )
 
-    body_bytes_max: int = Field(65_536, ge=1_024, description="Largest request body; 100 lines with long SKUs need half of it.")
-    headers_max: int = Field(100, ge=8, description="Header lines a request; browsers and proxies send fewer than 30.")
-    header_bytes_max: int = Field(16_384, ge=1_024, description="Bytes of request line and headers together.")
+    body_bytes_max: int = Field(
+        default=65_536, ge=1_024, description="Largest request body; 100 lines with long SKUs need half of it."
+    )
+    headers_max: int = Field(
+        default=100, ge=8, description="Header lines a request; browsers and proxies send fewer than 30."
+    )
+    header_bytes_max: int = Field(default=16_384, ge=1_024, description="Bytes of request line and headers together.")
     receipt_timeout_ms: int = Field(
-        10_000, ge=50, description="A request must have arrived whole in this time, else 408: slow senders may not pin memory."
+        default=10_000,
+        ge=50,
+        description="A request must have arrived whole in this time, else 408: slow senders may not pin memory.",
     )
     keep_alive_seconds: int = Field(
-        65, ge=1, description="Idle connections are kept longer than the usual 60 s of load balancers, so that they close first."
+        default=65,
+        ge=1,
+        description="Idle connections are kept longer than the usual 60 s of load balancers, so that they close first.",
     )
-    connections_max: int = Field(10_000, ge=1, description="Open connections a process; each costs about 10 kB.")
-    shutdown_seconds: int = Field(15, ge=1, description="How long requests in flight may finish after SIGTERM.")
+    connections_max: int = Field(
+        default=10_000, ge=1, description="Open connections a process; each costs about 10 kB."
+    )
+    shutdown_seconds: int = Field(default=15, ge=1, description="How long requests in flight may finish after SIGTERM.")
 
     availability_max_age_ms: int = Field(
-        250, ge=0, description="How old the projection for product pages may be; one read of Redis in that time serves all."
+        default=250,
+        ge=0,
+        description="How old the projection for product pages may be; one read of Redis in that time serves all.",
     )
-    keys_refresh_ms: int = Field(2_000, ge=100, le=4_000, description="API keys are read anew this often: a revoked key dies within 5 s.")
-    readiness_refresh_ms: int = Field(1_000, ge=50, description="How often a process compares Redis' place with the ledger's.")
+    keys_refresh_ms: int = Field(
+        default=2_000, ge=100, le=4_000, description="API keys are read anew this often: a revoked key dies within 5 s."
+    )
+    readiness_refresh_ms: int = Field(
+        default=1_000, ge=50, description="How often a process compares Redis' place with the ledger's."
+    )
     public_operations: bool = Field(
-        True, description="Whether /metrics and /openapi.json need no key. Turn off where the port faces the public."
+        default=True,
+        description="Whether /metrics and /openapi.json need no key. Turn off where the port faces the public.",
     )
 
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity that is logged.")
-    log_format: Literal["json", "text"] = Field("json", description="`text` for a terminal.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severity that is logged."
+    )
+    log_format: Literal["json", "text"] = Field(default="json", description="`text` for a terminal.")

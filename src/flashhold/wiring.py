@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
+from pydantic import ValidationError
+
 from flashhold import telemetry
-from flashhold.domain.errors import FlashHoldError
+from flashhold.domain.errors import FlashHoldError, Misconfigured
 from flashhold.engine.durability import Durability
 from flashhold.engine.engine import Engine
 from flashhold.engine.options import EngineOptions
@@ -18,6 +20,15 @@ OPENING_PAUSE_SECONDS = 0.2
 """Between attempts at a start: short, because `up` starts the stores at the same moment."""
 
 _log = telemetry.logger(__name__)
+
+
+def read_settings() -> Settings:
+    """The settings of the environment. Raises Misconfigured, naming the variable that makes no sense."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = "; ".join(f"FLASHHOLD_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
+        raise Misconfigured(f"a setting makes no sense: {wrong}") from error
 
 
 def engine_options(settings: Settings) -> EngineOptions:

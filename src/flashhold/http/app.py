@@ -8,7 +8,9 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 import flashhold
 from flashhold.domain.errors import FlashHoldError
@@ -66,8 +68,8 @@ def _fastapi(door: Door, settings: Settings, lifespan: Any) -> FastAPI:
             app.openapi_schema = complete(found, list({verb.body.kind: None for verb in VERBS}))
         return app.openapi_schema
 
-    app.include_router(operations.build(door, document, settings.public_operations))
-    app.include_router(routes.build(door))
+    operations.add(app.router, door, document, settings.public_operations)
+    routes.add(app.router, door)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(FlashHoldError, _accident)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -95,14 +97,23 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return respond(problem_answer(Problem("invalid-request", members={"errors": errors})))
 
 
-async def _no_route(_: Request, error: Exception) -> Response:
+async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        allow = (error.headers or {}).get("Allow", "")
+        allow = ", ".join(sorted(_methods(request)))
         return respond(problem_answer(Problem("method-not-allowed", headers=[(b"allow", allow.encode())])))
     if error.status_code == 404:
         return respond(problem_answer(Problem("not-found")))
     return respond(problem_answer(Problem("malformed-request")))
+
+
+def _methods(request: Request) -> set[str]:
+    """All methods that the path takes, over all of its routes; Starlette names those of the first one only."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, APIRoute) and route.matches(request.scope)[0] != Match.NONE:
+            methods |= route.methods or set()
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 async def _fault(_: Request, __: Exception) -> Response:

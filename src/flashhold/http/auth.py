@@ -33,12 +33,13 @@ class Scope(IntFlag):
 
 NAMES = {"holds": Scope.HOLDS, "stock": Scope.STOCK, "read": Scope.READ, "admin": Scope.ADMIN}
 
-MAY_HOLD = Scope.HOLDS | Scope.ADMIN
-MAY_MOVE = Scope.STOCK | Scope.ADMIN
-MAY_READ_HOLDS = Scope.HOLDS | Scope.STOCK | Scope.READ | Scope.ADMIN
-MAY_READ_AVAILABILITY = Scope.HOLDS | Scope.READ | Scope.ADMIN
-MAY_READ_STOCK = Scope.STOCK | Scope.READ | Scope.ADMIN
-MAY_READ_OPERATIONS = Scope.READ | Scope.ADMIN
+# Plain integers: an IntFlag's `&` costs a microsecond.
+MAY_HOLD = int(Scope.HOLDS | Scope.ADMIN)
+MAY_MOVE = int(Scope.STOCK | Scope.ADMIN)
+MAY_READ_HOLDS = int(Scope.HOLDS | Scope.STOCK | Scope.READ | Scope.ADMIN)
+MAY_READ_AVAILABILITY = int(Scope.HOLDS | Scope.READ | Scope.ADMIN)
+MAY_READ_STOCK = int(Scope.STOCK | Scope.READ | Scope.ADMIN)
+MAY_READ_OPERATIONS = int(Scope.READ | Scope.ADMIN)
 
 
 class Caller(NamedTuple):
@@ -51,7 +52,7 @@ class Caller(NamedTuple):
 
 def scope_bits(scopes: Iterable[str]) -> int:
     """Scopes by name as bits; a name that this version doesn't know grants nothing."""
-    return sum({NAMES[name] for name in scopes if name in NAMES})
+    return sum({int(NAMES[name]) for name in scopes if name in NAMES})
 
 
 def unauthenticated() -> Problem:
@@ -86,7 +87,7 @@ class KeyTable:
         return caller if hmac.compare_digest(sha256(secret).digest(), caller.secret_hash) else None
 
     async def check(self, authorization: bytes | None, needs: int) -> Caller:
-        """The caller, who has one of the scopes `needs`. Raises `Problem` unauthenticated, forbidden, store-unavailable."""
+        """Who asks, with one of the scopes `needs`. Raises `Problem`: unauthenticated, forbidden, store-unavailable."""
         if not authorization:
             raise unauthenticated()
         caller = self.find(authorization)

@@ -98,7 +98,8 @@ def _refuse_impossible_text(document: Any) -> None:
         path, value = waiting.pop()
         if isinstance(value, str):
             if any("\ud800" <= c <= "\udfff" or c == "\0" for c in value):
-                raise invalid(path.encode(errors="replace").decode() or "body", "must be Unicode text without lone surrogates and U+0000")
+                field = path.encode(errors="replace").decode() or "body"
+                raise invalid(field, "must be Unicode text without lone surrogates and U+0000")
         elif isinstance(value, dict):
             for name, member in value.items():
                 waiting.append((path or "body", name))

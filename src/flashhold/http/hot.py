@@ -10,6 +10,7 @@ from typing import Any
 
 from flashhold import telemetry
 from flashhold.http.door import Door
+from flashhold.http.limits import AT_ONCE
 from flashhold.http.problems import Problem
 from flashhold.http.requests import ClientGone
 from flashhold.http.responses import Answer, problem_answer
@@ -61,7 +62,9 @@ class Front:
             return
         except Exception as fault:  # noqa: BLE001  the last resort: a fault of ours must not look like silence
             answer = self._faulty(fault, scope)
-        await send_answer(send, answer)
+        at_once = scope["extensions"].get(AT_ONCE) if "extensions" in scope else None
+        if at_once is None or not at_once(answer):
+            await send_answer(send, answer)
         self._observe(verb.name, answer.status, time.perf_counter() - began)
 
     async def _through_fastapi(self, scope: Any, receive: Any, send: Any) -> None:
@@ -86,7 +89,8 @@ class Front:
             if status == 0:
                 await send_answer(send, answer)
             status = answer.status
-        self._observe(scope.get("verb") or "none", status, time.perf_counter() - began)
+        route = scope.get("route")
+        self._observe(route.name if route is not None else "none", status, time.perf_counter() - began)
 
     def _faulty(self, fault: Exception, scope: Any) -> Answer:
         self._door.metrics.failures.inc()

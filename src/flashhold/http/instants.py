@@ -3,17 +3,14 @@
 from datetime import UTC, datetime
 from functools import lru_cache
 
-INSTANT_MAX_MS = 253_402_300_799_999
-"""9999-12-31T23:59:59.999Z, the last instant that RFC 3339 can name."""
-
 
 @lru_cache(maxsize=4096)
 def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") if seconds >= 0 else "1970-01-01T00:00:00"
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def rfc3339(at_ms: int) -> str:
-    """`2026-07-01T10:00:00.123Z`. Answers of one second share the prefix, so it is made once a second, not once an answer."""
+    """`2026-07-01T10:00:00.123Z`. Answers of one second share the prefix, so it is made once, not once an answer."""
     seconds, ms = divmod(at_ms, 1000)
     return f"{_second(seconds)}.{ms:03d}Z"
 

@@ -13,20 +13,19 @@ from flashhold.http.responses import NO_STORE, Answer, json_answer, problem_answ
 from flashhold.http.routes import needs, respond
 
 
-def build(door: Door, document: Callable[[], dict[str, Any]], public: bool) -> APIRouter:
+def add(router: APIRouter, door: Door, document: Callable[[], dict[str, Any]], public: bool) -> None:
     """The operations' routes; without `public`, metrics and document need a key with scope `read`."""
-    router = APIRouter(include_in_schema=False)
     guard = [] if public else [needs(door, auth.MAY_READ_OPERATIONS)]
 
-    @router.get("/healthz")
+    @router.get("/healthz", include_in_schema=False)
     async def healthz() -> Response:
         return respond(json_answer(200, {"status": "ok"}))
 
-    @router.get("/readyz")
+    @router.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
         return respond(readiness_answer(door))
 
-    @router.get("/metrics", dependencies=guard)
+    @router.get("/metrics", dependencies=guard, include_in_schema=False)
     async def metrics() -> Response:
         engine = door.stores.engine
         door.metrics.waiting.set(engine.waiting if engine else 0)
@@ -34,11 +33,9 @@ def build(door: Door, document: Callable[[], dict[str, Any]], public: bool) -> A
         headers = [(b"content-type", CONTENT_TYPE_LATEST.encode()), NO_STORE]
         return respond(Answer(200, door.metrics.exposition(), headers))
 
-    @router.get("/openapi.json", dependencies=guard)
+    @router.get("/openapi.json", dependencies=guard, include_in_schema=False)
     async def openapi() -> Response:
         return respond(json_answer(200, document()))
-
-    return router
 
 
 def readiness_answer(door: Door) -> Answer:
@@ -53,4 +50,3 @@ def readiness_answer(door: Door) -> Answer:
     code = accident(verdict.closed).code if verdict.closed is not None else "store-unavailable"
     wrong = "; ".join(f"{name}: {said}" for name, said in checks.items() if said != "ok")
     return problem_answer(Problem(code, wrong, members=members))
-

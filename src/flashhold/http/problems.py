@@ -32,12 +32,17 @@ KINDS: dict[str, Kind] = {
     "malformed-json": Kind(400, "The body is not well-formed JSON", "The body could not be read as JSON."),
     "malformed-request": Kind(400, "The request is not well-formed HTTP", "The request could not be read as HTTP/1.1."),
     "idempotency-key-missing": Kind(
-        400, "An idempotency key is needed", "Send the header Idempotency-Key; repeat the request with the same key when in doubt."
+        400, "An idempotency key is needed",
+        "Send the header Idempotency-Key; repeat the request with the same key when in doubt.",
     ),
     "idempotency-key-invalid": Kind(
-        400, "The idempotency key is not valid", "Send one header Idempotency-Key of 1 to 255 visible ASCII characters."
+        400, "The idempotency key is not valid",
+        "Send one header Idempotency-Key of 1 to 255 visible ASCII characters.",
     ),
-    "unauthenticated": Kind(401, "A valid API key is needed", "Send the header Authorization: Bearer <key> with a key that is not revoked."),
+    "unauthenticated": Kind(
+        401, "A valid API key is needed",
+        "Send the header Authorization: Bearer <key> with a key that is not revoked.",
+    ),
     "forbidden": Kind(403, "The API key's scopes do not allow this", "The API key lacks the scope for this."),
     "not-found": Kind(404, "There is nothing here", "No route has this path."),
     "unknown-sku": Kind(404, "The SKU is not known", "The SKU is not known; a receipt or a policy makes it known."),
@@ -45,24 +50,51 @@ KINDS: dict[str, Kind] = {
     "method-not-allowed": Kind(405, "The method is not allowed here", "This path takes other methods; see Allow."),
     "request-timeout": Kind(408, "The request took too long to arrive", "The request did not arrive whole in time."),
     "insufficient-stock": Kind(409, "There is not enough stock", "Less is sellable than was asked for; see lines."),
-    "purchase-limit-exceeded": Kind(409, "The buyer's limit is exceeded", "The buyer would hold and have bought more than the limit."),
+    "purchase-limit-exceeded": Kind(
+        409, "The buyer's limit is exceeded",
+        "The buyer would hold and have bought more than the limit.",
+    ),
     "sale-not-open": Kind(409, "The sale is not open yet", "The sale of this SKU has not opened yet."),
     "sale-closed": Kind(409, "The sale is closed", "The sale of this SKU has closed."),
     "hold-expired": Kind(409, "The hold has expired", "The hold has expired; its units are sellable again."),
     "hold-released": Kind(409, "The hold was released", "The hold was released; its units are sellable again."),
-    "already-committed": Kind(409, "The hold is committed already", "The hold is committed already, in another way or for good."),
+    "already-committed": Kind(
+        409, "The hold is committed already",
+        "The hold is committed already, in another way or for good.",
+    ),
     "movement-refused": Kind(409, "The stock cannot bear this movement", "The counters cannot bear this movement."),
-    "policy-refused": Kind(409, "The stock cannot bear this policy", "The policy cannot be changed so while stock is on hand, held or committed."),
+    "policy-refused": Kind(
+        409, "The stock cannot bear this policy",
+        "The policy cannot be changed so while stock is on hand, held or committed.",
+    ),
     "body-too-large": Kind(413, "The body is too large", "The body is larger than this API takes."),
-    "unsupported-media-type": Kind(415, "The body's media type is not supported", "Send JSON as application/json, UTF-8, without a content encoding."),
-    "idempotency-key-reused": Kind(422, "The idempotency key was used for something else", "This key came with another payload before; nothing was changed."),
+    "unsupported-media-type": Kind(
+        415, "The body's media type is not supported",
+        "Send JSON as application/json, UTF-8, without a content encoding.",
+    ),
+    "idempotency-key-reused": Kind(
+        422, "The idempotency key was used for something else",
+        "This key came with another payload before; nothing was changed.",
+    ),
     "invalid-request": Kind(422, "The request is not valid", "Some fields are not valid; see errors."),
-    "overloaded": Kind(429, "Too many requests are waiting", "Too many requests are waiting; this one was not carried out."),
+    "overloaded": Kind(
+        429, "Too many requests are waiting",
+        "Too many requests are waiting; this one was not carried out.",
+    ),
     "headers-too-large": Kind(431, "The headers are too large", "The request has too many headers, or too long ones."),
-    "internal-error": Kind(500, "Something went wrong here", "The outcome is unknown: repeat with the same key. The fault was logged."),
+    "internal-error": Kind(
+        500, "Something went wrong here",
+        "The outcome is unknown: repeat with the same key. The fault was logged.",
+    ),
     "store-unavailable": Kind(503, "A store did not answer", "The outcome is unknown: repeat with the same key."),
-    "not-durable": Kind(503, "The promised durability cannot be met now", "The outcome is unknown: repeat with the same key."),
-    "recovering": Kind(503, "The stock is being recovered", "Nothing is decided until stock and ledger agree; repeat with the same key."),
+    "not-durable": Kind(
+        503, "The promised durability cannot be met now",
+        "The outcome is unknown: repeat with the same key.",
+    ),
+    "recovering": Kind(
+        503, "The stock is being recovered",
+        "Nothing is decided until stock and ledger agree; repeat with the same key.",
+    ),
 }  # fmt: skip
 """Every code that this API can answer; the page of problems in the docs and the OpenAPI document are made from it."""
 
@@ -123,7 +155,7 @@ def invalid(field: str, message: str) -> Problem:
 
 
 def refusal(refused: Refused) -> Problem:
-    """What the store decided against, in the contract's words. Final refusals say where in the ledger's order they fell."""
+    """What the store decided against, in the contract's words. Final ones say where in the ledger's order they fell."""
     detail = refused.detail
     members: dict[str, Any] = {}
     text: str | None = None
@@ -166,7 +198,7 @@ def accident(error: errors.FlashHoldError) -> Problem:
             return Problem("not-durable")
         case errors.Recovering() | errors.LedgerConflict():
             return Problem("recovering")
-        case errors.StoreUnavailable() | errors.LedgerUnavailable():
+        case errors.StoreUnavailable() | errors.LedgerUnavailable() | errors.Misconfigured():
             return Problem("store-unavailable")
         case _:
             return Problem("internal-error")

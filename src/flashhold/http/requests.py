@@ -1,4 +1,4 @@
-"""What every verb needs of a request, in the contract's order: who asks, how large, what type, which key, what it says."""
+"""What every verb needs of a request, in the order of the contract: who asks, how large, what type, which key."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ class Received(NamedTuple):
 
 
 async def receive_request(
-    headers: RawHeaders, receive: Receive, keys: KeyTable, needs: int, key_required: bool, body_bytes_max: int
+    headers: RawHeaders, receive: Receive, keys: KeyTable, *, needs: int, key_required: bool, body_bytes_max: int
 ) -> Received:
     """Check all but the meaning of the body. Raises `Problem`, in the contract's order, or `ClientGone`."""
     authorization = content_type = encoding = length = key = None
@@ -45,7 +45,7 @@ async def receive_request(
         elif name == b"content-encoding":
             encoding = value
     await keys.check(authorization, needs)
-    if length is not None and int(length) > body_bytes_max:
+    if length is not None and length.isdigit() and int(length[:20]) > body_bytes_max:
         raise Problem("body-too-large", f"The body may have at most {body_bytes_max} bytes.")
     body = await receive_body(receive, body_bytes_max)
     if body and ((content_type != _JSON and not _is_json(content_type)) or encoding is not None):

@@ -222,7 +222,8 @@ def _policy_fields(policy: Policy) -> tuple[Any, ...]:
 
 def policy_body(policy: Policy) -> bytes:
     """A policy as JSON, with its place in the ledger."""
-    return _encode(PolicyAnswer(*_policy_fields(policy), policy.sku, policy.partition, policy.epoch, policy.seq))
+    fields = (*_policy_fields(policy), policy.sku, policy.partition, policy.epoch, policy.seq)
+    return _encode(PolicyAnswer(*fields))
 
 
 def stock_body(stock: Stock) -> bytes:

@@ -1,4 +1,4 @@
-"""FastAPI's side of the door: every route that exists, the hot ones included, so that one document describes them all."""
+"""FastAPI's side of the door: every route there is, the hot ones included, so that one document describes them all."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
@@ -69,15 +69,13 @@ def needs(door: Door, scopes: int) -> Any:
     return Depends(check)
 
 
-def build(door: Door) -> APIRouter:
+def add(router: APIRouter, door: Door) -> None:
     """All routes of `/v1`."""
-    router = APIRouter()
     for verb in VERBS:
         path = verb.path.replace("{sku}", "{sku:path}")
         router.add_api_route(path, _endpoint(door, verb), methods=[verb.method], name=verb.name, **describes(verb))
     _add_reads(router, door)
     _add_ledger_reads(router, door)
-    return router
 
 
 def _endpoint(door: Door, verb: Verb) -> Callable[[Request], Awaitable[Response]]:
@@ -104,7 +102,7 @@ def _add_reads(router: APIRouter, door: Door) -> None:
             raise refusal(outcome)
         return respond(json_answer(200, remembered))
 
-    @router.get("/v1/skus/{sku:path}", **reads("read_stock", "A strong read of one pool", "StockAnswer", ("unknown-sku",)))
+    @router.get("/v1/skus/{sku:path}", **reads("read_stock", "One pool, read now", "StockAnswer", ("unknown-sku",)))
     async def read_stock(
         request: Request, _: Annotated[None, needs(door, auth.MAY_READ_STOCK)], pool: Text = DEFAULT_POOL
     ) -> Response:
@@ -151,7 +149,7 @@ def _add_ledger_reads(router: APIRouter, door: Door) -> None:
         return respond(json_answer(200, await reader.holds_page(buyer, sku, state, cursor, limit)))
 
     @router.get("/v1/ledger", **reads("list_entries", "Entries in ledger order", "LedgerPageAnswer"))
-    async def list_entries(
+    async def list_entries(  # noqa: PLR0917  FastAPI calls it by names
         _: Annotated[None, needs(door, auth.MAY_READ_STOCK)],
         sku: Text | None = None,
         hold: Text | None = None,

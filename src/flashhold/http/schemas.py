@@ -257,7 +257,7 @@ def lines_of(lines: list[LineBody]) -> tuple[Line, ...]:
 
 
 def canonical(metadata: dict[str, Any]) -> str:
-    """The same object as one text, whatever the order and the white space it came in. Raises `Problem` when too deep."""
+    """The same object as one text, whatever its order and white space were. Raises `Problem` when it is too deep."""
     text = msgspec.json.encode(metadata, order="sorted")
     if text.count(b"{") + text.count(b"[") > METADATA_DEPTH_MAX and _depth(text) > METADATA_DEPTH_MAX:
         raise invalid("metadata", f"must not be nested deeper than {METADATA_DEPTH_MAX} levels")

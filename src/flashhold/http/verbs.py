@@ -64,20 +64,20 @@ HOLD = Verb(
     key_required=True, statuses=(201,), refusals=_SHORT,
 )  # fmt: skip
 COMMIT = Verb(
-    "commit", "POST", "/v1/holds/{hold}/commit", MAY_HOLD, Body(schemas.CommitBody), schemas.commit_command, _changed_hold,
-    refusals=(*_ENDED, "insufficient-stock"),
+    "commit", "POST", "/v1/holds/{hold}/commit", MAY_HOLD, Body(schemas.CommitBody), schemas.commit_command,
+    _changed_hold, refusals=(*_ENDED, "insufficient-stock"),
 )  # fmt: skip
 RELEASE = Verb(
-    "release", "POST", "/v1/holds/{hold}/release", MAY_HOLD, Body(schemas.ReleaseBody), schemas.release_command, _changed_hold,
-    refusals=_ENDED,
+    "release", "POST", "/v1/holds/{hold}/release", MAY_HOLD, Body(schemas.ReleaseBody), schemas.release_command,
+    _changed_hold, refusals=_ENDED,
 )  # fmt: skip
 EXTEND = Verb(
-    "extend", "POST", "/v1/holds/{hold}/extend", MAY_HOLD, Body(schemas.ExtendBody), schemas.extend_command, _changed_hold,
-    refusals=_ENDED,
+    "extend", "POST", "/v1/holds/{hold}/extend", MAY_HOLD, Body(schemas.ExtendBody), schemas.extend_command,
+    _changed_hold, refusals=_ENDED,
 )  # fmt: skip
 AMEND = Verb(
-    "amend", "POST", "/v1/holds/{hold}/amend", MAY_HOLD, Body(schemas.AmendBody), schemas.amend_command, _changed_hold,
-    refusals=(*_ENDED, *_SHORT),
+    "amend", "POST", "/v1/holds/{hold}/amend", MAY_HOLD, Body(schemas.AmendBody), schemas.amend_command,
+    _changed_hold, refusals=(*_ENDED, *_SHORT),
 )  # fmt: skip
 MOVE = Verb(
     "move", "POST", "/v1/movements", MAY_MOVE, Body(schemas.MovementBody), schemas.movement_command, _recorded_entry,
@@ -104,8 +104,9 @@ async def carry_out(
     """
     try:
         received = await receive_request(
-            headers, receive, door.keys, verb.needs, verb.key_required, door.body_bytes_max
-        )
+            headers, receive, door.keys,
+            needs=verb.needs, key_required=verb.key_required, body_bytes_max=door.body_bytes_max,
+        )  # fmt: skip
         named = subject if isinstance(subject, str) else subject()
         command = verb.command(verb.body.read(received.body), schemas.Request(received.key, named))
         outcome = await door.decider().submit(command)
@@ -115,4 +116,6 @@ async def carry_out(
     except Problem as problem:
         return problem_answer(problem)
     except FlashHoldError as error:
+        # One error can be raised for many requests; each would hang its frames on it.
+        error.__traceback__ = None
         return problem_answer(accident(error))

@@ -90,7 +90,8 @@ async def _place(engine: Engine, ledger: LedgerPlace | None, may_install: bool) 
             raise Recovering("Redis is empty, and the ledger cannot be asked whether that is right") from None
         if ledger is not None and (ledger.seq or ledger.epoch > 1):
             raise Recovering(
-                f"Redis is empty, but the ledger stands at epoch {ledger.epoch}, seq {ledger.seq}; run flashhold restore"
+                f"Redis is empty, but the ledger stands at epoch {ledger.epoch}, seq {ledger.seq}: "
+                "run flashhold restore"
             ) from None
     await engine.install()
     return await engine.place()
