@@ -35,5 +35,9 @@ class LedgerConflict(FlashHoldError):
     """The journal and the ledger disagree about an entry; the partition is stopped until someone has looked."""
 
 
+class BadCursor(FlashHoldError):
+    """The cursor is none that a page of this ledger has handed out."""
+
+
 class Misconfigured(FlashHoldError):
     """A store or a setting is not what this deployment needs; the message says which and what to do."""

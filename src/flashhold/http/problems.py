@@ -200,5 +200,7 @@ def accident(error: errors.FlashHoldError) -> Problem:
             return Problem("recovering")
         case errors.StoreUnavailable() | errors.LedgerUnavailable() | errors.Misconfigured():
             return Problem("store-unavailable")
+        case errors.BadCursor():
+            return invalid("cursor", str(error))
         case _:
             return Problem("internal-error")

@@ -1,0 +1,292 @@
+"""Reads the ledger for the door: pages of entries and of holds, one hold, the place it has come to, the API keys.
+
+A page is cut in two steps. First the places that belong on it, from whichever index the filter has; then everything
+at those places. So no filter makes the planner choose between walking the whole ledger and sorting it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from flashhold.domain.entries import Entry, PoolChange
+from flashhold.domain.idempotency import parse_hold_id
+from flashhold.ledger.connect import connect_async, translated
+from flashhold.ledger.folds import fold_hold
+from flashhold.ledger.pages import Positions, cursor_of, entry_json, hold_json, instant, positions_of
+from flashhold.ledger.rows import HOLD_STATE_AFTER
+from flashhold.ledger.tables import API_KEYS, BATCHES, ENTRIES, HOLDS, PARTITIONS, POSTINGS
+
+_E, _P, _H, _B = ENTRIES.c, POSTINGS.c, HOLDS.c, BATCHES.c
+_NOW_MS = sa.cast(sa.func.floor(sa.extract("epoch", sa.func.clock_timestamp()) * 1000), sa.BigInteger)
+
+Place = tuple[int, int]
+Select = sa.Select[Any]
+
+
+class LedgerPlace(NamedTuple):
+    """How far the ledger is with a partition. `halted`: why it goes no further."""
+
+    partition: str
+    epoch: int
+    seq: int
+    chain: str
+    halted: str | None
+
+
+class ApiKey(NamedTuple):
+    """A key that may be used; `hash` is the SHA-256 of its secret."""
+
+    id: str
+    hash: bytes
+    scopes: list[str]
+
+
+class Reader:
+    """Pages of the ledger. Every method raises `LedgerUnavailable` when Postgres is away or slower than two seconds."""
+
+    def __init__(self, database_url: str, *, pool_size: int = 4) -> None:
+        self._engine = connect_async(database_url, pool_size=pool_size).execution_options(
+            isolation_level="REPEATABLE READ"  # a page is of one instant, though it takes several statements
+        )
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    async def place(self, partition: str) -> LedgerPlace | None:
+        """How far the ledger is; None where nothing has ever been written."""
+        columns = [PARTITIONS.c[name] for name in LedgerPlace._fields]
+        with translated():
+            async with self._engine.connect() as connection:
+                row = (await connection.execute(sa.select(*columns).where(PARTITIONS.c.partition == partition))).first()
+        return None if row is None else LedgerPlace(*row)
+
+    async def api_keys(self) -> list[ApiKey]:
+        """All keys that have not been revoked."""
+        query = sa.select(API_KEYS.c.id, API_KEYS.c.hash, API_KEYS.c.scopes).where(API_KEYS.c.revoked_at.is_(None))
+        with translated():
+            async with self._engine.connect() as connection:
+                return [ApiKey(*row) for row in await connection.execute(query)]
+
+    async def ledger_page(  # noqa: PLR0917  # the query's parameters, in the contract's order
+        self,
+        sku: str | None = None,
+        hold: str | None = None,
+        kind: str | None = None,
+        partition: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> dict[str, Any]:
+        """`{items, next_cursor, as_of}`: entries behind the cursor, by partition, epoch, seq. Raises `BadCursor`."""
+        positions = positions_of(cursor)
+        items: list[dict[str, Any]] = []
+        with translated():
+            async with self._engine.connect() as connection:
+                here, as_of, _ = await _state(connection, partition)
+                for name in here:
+                    query = _entry_places(name, sku, hold, kind)
+                    if query is None:
+                        continue
+                    places = await _behind(connection, query, positions.get(name), limit + 1 - len(items))
+                    items += [entry_json(entry) for entry in await _entries_at(connection, name, places)]
+                    if len(items) > limit:
+                        break
+        return _page(items, limit, positions, as_of, lambda item: (item["partition"], (item["epoch"], item["seq"])))
+
+    async def holds_page(
+        self,
+        buyer: str | None = None,
+        sku: str | None = None,
+        state: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> dict[str, Any]:
+        """`{items, next_cursor, as_of}`: holds in the order in which they were made. Raises `BadCursor`.
+
+        A page may hold fewer than `limit` and still have a `next_cursor`: where holds were amended away from `sku`.
+        """
+        positions = positions_of(cursor)
+        found: list[tuple[str, Place, dict[str, Any]]] = []
+        with translated():
+            async with self._engine.connect() as connection:
+                here, as_of, now_ms = await _state(connection, None)
+                for name in here:
+                    query = _hold_places(name, buyer, sku, state, now_ms)
+                    places = await _behind(connection, query, positions.get(name), limit + 1 - len(found))
+                    folded = await _holds_at(connection, name, places, now_ms)
+                    found += [(name, place, hold) for place, hold in zip(places, folded, strict=True)]
+                    if len(found) > limit:
+                        break
+        page = _page(found, limit, positions, as_of, lambda item: item[:2])
+        holds = [hold for _, _, hold in page["items"]]
+        page["items"] = [h for h in holds if sku is None or any(line["sku"] == sku for line in h["lines"])]
+        return page
+
+    async def hold(self, hold: str) -> dict[str, Any] | None:
+        """One hold as the ledger knows it, None where it does not."""
+        parsed = parse_hold_id(hold)
+        if parsed is None:
+            return None
+        partition, _, seq = parsed
+        with translated():
+            async with self._engine.connect() as connection:
+                _, _, now_ms = await _state(connection, partition)
+                made = await connection.execute(
+                    sa.select(_H.created_epoch, _H.created_seq)
+                    .join(ENTRIES, _same(_E, _H.partition, _H.created_epoch, _H.created_seq))
+                    .where(_H.partition == partition, _H.created_seq == seq, _E.hold == hold)
+                )
+                folded = await _holds_at(connection, partition, [(row[0], row[1]) for row in made], now_ms)
+        return folded[0] if folded else None
+
+
+async def _state(connection: AsyncConnection, partition: str | None) -> tuple[list[str], str, int]:
+    """The partitions to read, the instant until which they are complete, and the time now (ms)."""
+    query = sa.select(PARTITIONS.c.partition, PARTITIONS.c.as_of).order_by(PARTITIONS.c.partition)
+    if partition is not None:
+        query = query.where(PARTITIONS.c.partition == partition)
+    rows = (await connection.execute(query)).all()
+    now_ms = (await connection.execute(sa.select(_NOW_MS))).scalar_one()
+    complete = min((row.as_of.timestamp() for row in rows), default=0.0)
+    return [row.partition for row in rows], instant(int(complete * 1000)), now_ms
+
+
+def _entry_places(partition: str, sku: str | None, hold: str | None, kind: str | None) -> Select | None:
+    """The places of the entries that pass the filters; None where none can."""
+    if sku is not None:
+        query = sa.select(_P.epoch, _P.seq).distinct().where(_P.partition == partition, _P.sku == sku)
+        place = (_P.epoch, _P.seq)
+        if hold is not None or kind is not None:
+            query = query.join(ENTRIES, _same(_E, _P.partition, _P.epoch, _P.seq))
+    else:
+        query = sa.select(_E.epoch, _E.seq).where(_E.partition == partition)
+        place = (_E.epoch, _E.seq)
+    if hold is not None:
+        parsed = parse_hold_id(hold)
+        if parsed is None:
+            return None
+        query = query.where(_E.hold == hold, sa.tuple_(*place).in_(_places_of_holds(parsed[0], [parsed[2]])))
+    if kind is not None:
+        query = query.where(_E.kind == sa.bindparam("kind", kind, literal_execute=True))
+    return query
+
+
+def _places_of_holds(partition: str, seqs: Sequence[int]) -> Any:
+    """Places of all entries that speak of the holds made at `seqs`: their first by where it was made, the later ones by
+    the index that leaves the first ones out."""
+    made = sa.select(_H.created_epoch, _H.created_seq).where(_H.partition == partition, _H.created_seq == _any(seqs))
+    later = sa.select(_E.epoch, _E.seq).where(
+        _E.partition == partition,
+        _E.hold_seq == _any(seqs),
+        _E.hold_seq.is_not(None),
+        _E.kind != sa.literal_column("'hold'"),
+    )
+    return made.union_all(later)
+
+
+def _hold_places(partition: str, buyer: str | None, sku: str | None, state: str | None, now_ms: int) -> Select:
+    """The places at which the holds that pass the filters were made; `sku` as it was posted, then or when amended."""
+    query = sa.select(_H.created_epoch, _H.created_seq).where(_H.partition == partition)
+    if buyer is not None:
+        query = query.where(_H.buyer == buyer)
+    if state == "held":
+        query = query.where(_H.state == sa.literal_column("'held'"), _H.expires_at_ms > now_ms)
+    elif state == "expired":
+        overdue = sa.and_(_H.state == sa.literal_column("'held'"), _H.expires_at_ms <= now_ms)
+        query = query.where(sa.or_(_H.state == "expired", overdue))
+    elif state is not None:
+        query = query.where(_H.state == state)
+    if sku is not None:
+        posted = (
+            sa.select(_E.hold_seq)
+            .join(POSTINGS, _same(_P, _E.partition, _E.epoch, _E.seq))
+            .where(_P.partition == partition, _P.sku == sku, _E.kind.in_(["hold", "amend"]))
+        )
+        query = query.where(_H.created_seq.in_(posted))
+    return query
+
+
+async def _behind(connection: AsyncConnection, query: Select, position: Place | None, count: int) -> list[Place]:
+    """The first `count` places of the query behind the position, in order."""
+    epoch, seq, *_ = query.selected_columns
+    if position is not None:
+        query = query.where(sa.tuple_(epoch, seq) > sa.tuple_(*map(sa.literal, position)))
+    rows = await connection.execute(query.order_by(epoch, seq).limit(count))
+    return [(row[0], row[1]) for row in rows]
+
+
+async def _entries_at(connection: AsyncConnection, partition: str, places: Sequence[Place]) -> list[Entry]:
+    """The entries at these places, in ledger order, with the chain of their batches."""
+    if not places:
+        return []
+    wanted = _wanted(places)
+    columns = [_E[name] for name in Entry._fields if name not in ("changes", "chain")]
+    heads = (
+        sa.select(*columns, _B.chain)
+        .join(ENTRIES, _same(_E, sa.literal(partition), wanted.c.epoch, wanted.c.seq))
+        .join(BATCHES, sa.and_(_B.partition == _E.partition, _B.epoch == _E.epoch, _B.first_seq == _E.batch_seq))
+        .order_by(_E.epoch, _E.seq)
+    )
+    moved = (
+        sa.select(_P.epoch, _P.seq, *[_P[name] for name in PoolChange._fields])
+        .join(POSTINGS, _same(_P, sa.literal(partition), wanted.c.epoch, wanted.c.seq))
+        .order_by(_P.epoch, _P.seq, _P.step)
+    )
+    changes: dict[Place, list[PoolChange]] = {}
+    posting: Any
+    for posting in await connection.execute(moved):
+        changes.setdefault((posting.epoch, posting.seq), []).append(PoolChange(*posting[2:]))
+    head: Any
+    entries = []
+    for head in await connection.execute(heads):
+        *members, details, chain = head
+        entries.append(Entry(*members, tuple(changes.get((head.epoch, head.seq), ())), details, chain))
+    return entries
+
+
+async def _holds_at(
+    connection: AsyncConnection, partition: str, places: Sequence[Place], now_ms: int
+) -> list[dict[str, Any]]:
+    """The holds that were made at these places, in their order."""
+    if not places:
+        return []
+    seqs = [seq for _, seq in places]
+    rows = await connection.execute(_places_of_holds(partition, seqs))
+    entries: dict[int, list[Entry]] = {seq: [] for seq in seqs}
+    for entry in await _entries_at(connection, partition, [(row[0], row[1]) for row in rows]):
+        parsed = parse_hold_id(entry.hold or "")
+        if parsed is not None and entry.kind in HOLD_STATE_AFTER:
+            entries[parsed[2]].append(entry)
+    return [hold_json(fold_hold(entries[seq], now_ms)) for seq in seqs]
+
+
+def _wanted(places: Sequence[Place]) -> Any:
+    epochs = sa.literal([epoch for epoch, _ in places], ARRAY(sa.Integer))
+    seqs = sa.literal([seq for _, seq in places], ARRAY(sa.BigInteger))
+    return (
+        sa.func.unnest(epochs, seqs)
+        .table_valued(sa.column("epoch", sa.Integer), sa.column("seq", sa.BigInteger), name="wanted")
+        .render_derived()
+    )
+
+
+def _any(values: Sequence[int]) -> Any:
+    return sa.func.any(sa.literal(list(values), ARRAY(sa.BigInteger)))
+
+
+def _same(columns: Any, partition: Any, epoch: Any, seq: Any) -> Any:
+    return sa.and_(columns.partition == partition, columns.epoch == epoch, columns.seq == seq)
+
+
+def _page(items: list[Any], limit: int, positions: Positions, as_of: str, place_of: Any) -> dict[str, Any]:
+    """Cut to `limit`; `items` holds one more where there is more."""
+    more, items = len(items) > limit, items[:limit]
+    if not more:
+        return {"items": items, "next_cursor": None, "as_of": as_of}
+    reached = dict(positions)
+    for item in items:
+        partition, place = place_of(item)
+        reached[partition] = place
+    return {"items": items, "next_cursor": cursor_of(reached), "as_of": as_of}
