@@ -20,6 +20,7 @@ import redis
 from flashhold.embedded.binaries import RedisBinary, redis_binaries
 from flashhold.embedded.child import Child
 from flashhold.embedded.servers import PostgresServer, RedisServer
+from flashhold.ledger import upgrade
 
 REDIS_BINARIES = {f"{binary.product}-{binary.version[0]}": binary for binary in redis_binaries()}
 """By the name that a test's parameter shows: `redis-7`, `valkey-9`."""
@@ -122,13 +123,7 @@ def migrated_template(postgres: PostgresServer) -> str:
     """The name of a database that has been migrated once, for the others to be copied from."""
     name = "flashhold_template"
     _execute(postgres, f'CREATE DATABASE "{name}"')
-    try:
-        from flashhold import ledger  # noqa: PLC0415
-    except ImportError:
-        return name
-    upgrade = getattr(ledger, "upgrade", None)
-    if upgrade:
-        upgrade(postgres.database_url(name))
+    upgrade(postgres.database_url(name))
     return name
 
 

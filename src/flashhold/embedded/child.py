@@ -14,8 +14,6 @@ from flashhold.embedded import processes
 _LOG_BYTES_MAX = 50_000_000
 """A log beyond this is put aside at the next start, so that at most two such files exist a role."""
 
-_STARTS_MAX = 5
-
 
 class Startable(Protocol):
     """What a `Child` runs."""
@@ -23,8 +21,12 @@ class Startable(Protocol):
     name: str
     directory: Path
     stop_signal: signal.Signals
+    trouble: str
+    """Why it did not answer, in words, as far as that is known."""
 
     def command(self) -> list[str]: ...
+
+    def environ(self, environ: Mapping[str, str]) -> dict[str, str]: ...
 
     def answers(self) -> bool: ...
 
@@ -49,7 +51,7 @@ class Child:
         self.what = what
         self.log = log
         self._pid_file = pid_file
-        self._environ = {k: v for k, v in (environ or os.environ).items() if not k.startswith("PG")}
+        self._environ = what.environ(os.environ if environ is None else environ)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -81,18 +83,20 @@ class Child:
         if self._pid_file:
             write_atomically(self._pid_file, f"{self._process.pid}\n")
 
-    def start(self, patience_s: float) -> None:
+    def start(self, patience_s: float, tries: int = 5) -> None:
         """Start it and wait until it answers. Raises StartFailed, with the log's last lines, and leaves nothing behind.
 
         An early death is tried again a few times: right after a crash the old Postgres' last processes may
         still be holding its shared memory.
         """
-        for attempt in range(_STARTS_MAX):
+        for attempt in range(tries):
             time.sleep(0.5 if attempt else 0)
             self.spawn()
             if not processes.wait_until(lambda: self.ended() is not None or self.what.answers(), patience_s, 0.05):
                 self.stop(5.0)
-                raise StartFailed(f"{self.what.name} did not answer within {patience_s:g} s. {self.last_words()}")
+                raise StartFailed(
+                    f"{self.what.name} did not answer within {patience_s:g} s. {self.what.trouble} {self.last_words()}"
+                )
             status = self.ended()
             if status is None:
                 return

@@ -71,6 +71,14 @@ def working_directory(pid: int) -> Path | None:
         return None
 
 
+def environment(pid: int) -> list[bytes]:
+    """`NAME=value` as a process was given them; empty if it is gone, not ours, or has overwritten them."""
+    try:
+        return (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
 def all_pids() -> list[int]:
     """Every process of this machine that can be seen; empty where there is no /proc."""
     return [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit()] if _PROC.exists() else []

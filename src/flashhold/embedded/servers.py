@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -70,6 +71,7 @@ class RedisServer:
 
     name = "redis"
     stop_signal = signal.SIGTERM
+    trouble = ""
 
     def __init__(
         self,
@@ -118,12 +120,17 @@ class RedisServer:
         words = [word for name, value in settings.items() for word in (f"--{name}", value)]
         return [*processes.unprivileged(self._binary.path, self.directory), str(self._binary.path), *words]
 
+    def environ(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """The environment to run in."""
+        return dict(environ)
+
     def answers(self) -> bool:
         """Whether it serves; one that is still loading does not."""
         client = redis.Redis.from_url(self.url, socket_timeout=2)
         try:
             return bool(client.ping())
-        except (redis.ConnectionError, redis.TimeoutError):  # a loading server is a kind of ConnectionError
+        except (redis.ConnectionError, redis.TimeoutError) as error:  # a loading server is a kind of ConnectionError
+            self.trouble = str(error)
             return False
         finally:
             client.close()
@@ -138,6 +145,7 @@ class PostgresServer:
 
     name = "postgres"
     stop_signal = signal.SIGINT  # "fast": ends sessions and writes a checkpoint, does not wait for clients to leave
+    trouble = ""
 
     def __init__(
         self, directory: Path, *, binaries: PostgresBinaries | None = None, settings: dict[str, str] | None = None
@@ -181,7 +189,7 @@ class PostgresServer:
         # `C`: SKUs are compared byte by byte, and no change of the system's locale can corrupt an index.
         made = subprocess.run(
             [*processes.unprivileged(initdb, self.directory), str(initdb), *words, "--no-instructions"],
-            cwd=self.directory, env=_without_pg_variables(), capture_output=True, text=True, check=False,
+            cwd=self.directory, env=self.environ(os.environ), capture_output=True, text=True, check=False,
         )  # fmt: skip
         if made.returncode != 0:
             raise Misconfigured(f"initdb failed: {made.stderr.strip() or made.stdout.strip()}")
@@ -205,6 +213,10 @@ class PostgresServer:
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [*processes.unprivileged(binary, self.directory), str(binary), "-D", str(self._data), *words]
 
+    def environ(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """`environ` without PGDATA, PGPORT and the like, which would point Postgres elsewhere."""
+        return {name: value for name, value in environ.items() if not name.startswith("PG")}
+
     def _forget_dead_postmaster(self) -> None:
         """Remove the lock file of a postmaster that is gone: its pid may by now be another program's, and then
         Postgres would refuse to start for ever (usual after the restart of a container)."""
@@ -220,7 +232,8 @@ class PostgresServer:
                 if known is None:
                     connection.execute(f'CREATE DATABASE "{DATABASE}"')
                 return True
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
+            self.trouble = str(error).strip()
             return False
 
     def leftovers(self) -> list[int]:
@@ -270,8 +283,3 @@ def _remove_tree(directory: Path) -> None:
             (Path(folder) / name).rmdir()
     if directory.exists():
         directory.rmdir()
-
-
-def _without_pg_variables() -> dict[str, str]:
-    """The environment without PGDATA, PGPORT and the like, which would point initdb and Postgres elsewhere."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PG")}

@@ -1,0 +1,5 @@
+"""`python -m flashhold`: the same as the `flashhold` command."""
+
+from flashhold.cli import main
+
+main()
