@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from loadtests.bench import engine, live_holds, memory
+from loadtests.bench import deadline, engine, live_holds, memory
 
 from flashhold.embedded.binaries import RedisBinary, redis_binaries
 from loadtests import http_load, stores
@@ -53,3 +53,12 @@ async def test_the_http_client_counts_what_a_server_answers(tmp_path: Path) -> N
     assert set(measured.statuses) == {201}
     assert measured.per_second(201) > 50
     assert 0 < measured.p50_ms <= measured.p99_ms
+
+
+async def test_a_deadline_that_many_share_is_swept_and_none_is_early(tmp_path: Path, binary: RedisBinary) -> None:
+    """Every hold once, judged from the journal; buyers meanwhile are answered."""
+    size = deadline.Size(holds=3_000, per_second=100, calm_seconds=1.0)
+    seconds, early, p99 = await deadline.measure(tmp_path, size, binary)
+    assert 0 <= seconds.measured < 20
+    assert (early.measured, early.raw["holds"]) == (0, 3_000)
+    assert p99.raw["new_holds_calm"] > 50
