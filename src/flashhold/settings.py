@@ -109,6 +109,10 @@ class Settings(BaseSettings):
         description="Whether /metrics and /openapi.json need no key. Turn off where the port faces the public.",
     )
 
+    worker_metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="TCP port for the worker's Prometheus figures, on `host`; 0: none."
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity that is logged."
     )

@@ -210,10 +210,10 @@ def _hold_places(partition: str, buyer: str | None, sku: str | None, state: str 
 
 async def _behind(connection: AsyncConnection, query: Select, position: Place | None, count: int) -> list[Place]:
     """The first `count` places of the query behind the position, in order."""
-    epoch, seq, *_ = query.selected_columns
+    epoch, seq = list[Any](query.selected_columns)
     if position is not None:
         query = query.where(sa.tuple_(epoch, seq) > sa.tuple_(*map(sa.literal, position)))
-    rows = await connection.execute(query.order_by(epoch, seq).limit(count))
+    rows: Any = await connection.execute(query.order_by(epoch, seq).limit(count))
     return [(row[0], row[1]) for row in rows]
 
 
@@ -241,8 +241,9 @@ async def _entries_at(connection: AsyncConnection, partition: str, places: Seque
     head: Any
     entries = []
     for head in await connection.execute(heads):
-        *members, details, chain = head
-        entries.append(Entry(*members, tuple(changes.get((head.epoch, head.seq), ())), details, chain))
+        members: list[Any] = list(head)
+        members.insert(-2, tuple(changes.get((head.epoch, head.seq), ())))
+        entries.append(Entry(*members))
     return entries
 
 

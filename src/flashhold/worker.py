@@ -1,0 +1,113 @@
+"""The worker process: the write-behind in a thread of its own, the sweeper beside it, until SIGTERM.
+
+Any number may run. One writes the ledger, the others stand by and take over when it falls silent; all sweep.
+"""
+
+import asyncio
+import dataclasses
+import os
+import random
+import signal
+import socket
+import threading
+import uuid
+
+import redis
+from prometheus_client import start_http_server
+
+from flashhold import telemetry
+from flashhold.domain.errors import FlashHoldError, Misconfigured
+from flashhold.engine.durability import Durability
+from flashhold.engine.engine import Engine
+from flashhold.engine.journal import Journal
+from flashhold.ledger.schema import upgrade
+from flashhold.ledger.writer import LedgerWriter
+from flashhold.services.gauges import WorkerGauges
+from flashhold.services.sweep import Sweeper, wait
+from flashhold.services.write_behind import WriteBehind
+from flashhold.settings import Settings
+from flashhold.wiring import engine_options, read_settings
+
+_log = telemetry.logger(__name__)
+
+
+def run(settings: Settings | None = None) -> None:
+    """Work until SIGTERM or SIGINT, then finish the group in hand. Raises `Misconfigured`."""
+    settings = settings or read_settings()
+    telemetry.configure_logging(settings.log_level, settings.log_format)
+    asyncio.run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    gauges = WorkerGauges()
+    if settings.worker_metrics_port:
+        start_http_server(settings.worker_metrics_port, settings.host, gauges.registry)
+    if not await _prepare(settings.database_url, stop):
+        return
+    write_behind = write_behind_of(settings, gauges)
+    died: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            write_behind.run()
+        except BaseException as error:  # noqa: BLE001  # raised again below, where it ends the process
+            died.append(error)
+        loop.call_soon_threadsafe(stop.set)
+
+    writing = threading.Thread(target=write, name="write-behind")
+    writing.start()
+    _log.info("worker-started", partition=engine_options(settings).partition)
+    try:
+        await _sweep(settings, gauges, stop)
+    finally:
+        write_behind.stop()
+        await asyncio.to_thread(writing.join)
+    if died:
+        raise died[0]
+    _log.info("worker-stopped")
+
+
+def write_behind_of(settings: Settings, gauges: WorkerGauges) -> WriteBehind:
+    """The write-behind of this deployment's partition, named for this process."""
+    partition = engine_options(settings).partition
+    # Several seconds: a read waits half a second by itself, and the server may be busy with a long script.
+    client = redis.Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=2, retry=None)
+    holder = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+    writer = LedgerWriter(settings.database_url, partition, holder=holder)
+    return WriteBehind(Journal(client, partition), writer, gauges=gauges)
+
+
+async def _prepare(database_url: str, stop: asyncio.Event) -> bool:
+    """Bring the ledger's tables up to date as soon as Postgres is there; False where `stop` came first."""
+    while not stop.is_set():
+        try:
+            await asyncio.to_thread(upgrade, database_url)
+            return True
+        except Misconfigured:
+            raise
+        except FlashHoldError as error:
+            _log.warning("ledger-not-prepared", reason=str(error))
+            await wait(stop, random.uniform(0.2, 1.0))
+    return False
+
+
+async def _sweep(settings: Settings, gauges: WorkerGauges, stop: asyncio.Event) -> None:
+    # Nobody waits for a sweep's acknowledgement, and a sweep that is lost is simply made again.
+    options = dataclasses.replace(engine_options(settings), durability=Durability.MEMORY)
+    while not stop.is_set():
+        try:
+            engine = await Engine.connect(settings.redis_url, options=options)
+        except Misconfigured:
+            raise
+        except FlashHoldError as error:
+            _log.warning("store-not-reached", reason=str(error))
+            await wait(stop, random.uniform(0.2, 1.0))
+            continue
+        try:
+            await Sweeper(engine, gauges=gauges).run(stop)
+        finally:
+            await engine.close()
