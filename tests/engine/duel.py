@@ -6,12 +6,11 @@ deadlines can be tried to the millisecond.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import redis
-from tests.model.books import BUCKETS, BookEntry
-from tests.model.reference import Reference
 
 from flashhold import Engine
 from flashhold.domain import entries, outcomes
@@ -20,6 +19,8 @@ from flashhold.domain.model import Hold, Policy, PoolPolicy, Stock, Swept
 from flashhold.domain.outcomes import Applied, Refused
 from flashhold.engine.journal import Journal, decode_batch
 from flashhold.engine.keys import partition_keys
+from tests.model.books import BUCKETS, BookEntry
+from tests.model.reference import Reference
 
 CLOCK = "the clock"
 """A SKU that every duel knows and that no command touches."""
@@ -110,13 +111,12 @@ class Duel:
     # ---- one command
 
     def _judge(self, command: Any, answer: Any) -> None:
-        self._expire_as_written()
+        if not answer.replayed:
+            self._expire_as_written(up_to=answer.seq if isinstance(answer, Refused) else answer.value.seq)
         wrote = len(self.reference.books.entries)
         right = self.reference.do(command)
         if comparable(answer) != comparable(right):
-            raise Disagreement(
-                f"\ncommand   {command}\nengine    {comparable(answer)}\nreference {comparable(right)}"
-            )
+            raise Disagreement(f"\ncommand   {command}\nengine    {comparable(answer)}\nreference {comparable(right)}")
         for entry in self.reference.books.entries[wrote:]:
             self._next_is(entry, command)
         if isinstance(answer, Applied) and isinstance(answer.value, Hold) and answer.value.id not in self.holds:
@@ -129,9 +129,9 @@ class Duel:
         if as_facts(written) != as_facts(entry):
             raise Disagreement(f"\ncommand   {command}\njournal   {as_facts(written)}\nreference {as_facts(entry)}")
 
-    def _expire_as_written(self) -> None:
+    def _expire_as_written(self, up_to: float = math.inf) -> None:
         """*When* an expiry is written is the engine's affair; that it is due, and what it gives back, is not."""
-        while self.unread and self.unread[0].kind == "expire":
+        while self.unread and self.unread[0].kind == "expire" and self.unread[0].seq <= up_to:
             hold = str(self.unread[0].hold)
             claim = self.reference.books.claims().get(hold)
             if claim is None or claim.state != "held" or claim.expires_at_ms > self.reference.now_ms:
@@ -198,7 +198,44 @@ def as_facts(entry: BookEntry | entries.Entry) -> dict[str, Any]:
         "reason": entry.reason,
         "shortfall": entry.shortfall,
         "net": entry.net() if ours else _net(entry.changes),
+        "details": _own_details(entry) if ours else _journal_details(entry),
     }
+
+
+def _own_details(entry: BookEntry) -> Any:
+    """What only some kinds of entry have, as the reference keeps it."""
+    facts = entry.facts
+    match entry.kind:
+        case "hold":
+            partial = any(requested is not None for *_, requested in facts["lines"])
+            return facts["metadata"], [tuple(line) for line in facts["lines"]] if partial else None
+        case "amend":
+            return [line[:3] for line in facts["lines"]]
+        case "commit":
+            return facts["reacquired"]
+        case "policy":
+            fields = {name: value for name, value in facts["fields"].items() if name != "pools"}
+            return fields, facts["fields"]["pools"]
+        case _:
+            return None
+
+
+def _journal_details(entry: entries.Entry) -> Any:
+    """The same out of the journal."""
+    details = entry.details or {}
+    match entry.kind:
+        case "hold":
+            lines = [tuple(line) for line in details["lines"]] if "lines" in details else None
+            return details.get("metadata"), lines
+        case "amend":
+            return [tuple(line) for line in details["lines"]]
+        case "commit":
+            return details.get("reacquired", False)
+        case "policy":
+            fields = {name: value for name, value in details.items() if name not in ("pools", "counted")}
+            return fields, {pool: tuple(rules) for pool, rules in details["pools"].items() if any(rules)}
+        case _:
+            return None
 
 
 def _net(changes: Sequence[entries.PoolChange]) -> dict[tuple[str, str, str], int]:

@@ -9,11 +9,11 @@ import redis
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from tests.engine.duel import Duel
 
 from flashhold import Engine, EngineOptions
 from flashhold.domain import commands
 from flashhold.domain.model import Line
+from tests.engine.duel import Duel
 
 SEED = int(os.environ.get("FLASHHOLD_SEED", "20261121"))
 EXAMPLES = int(os.environ.get("FLASHHOLD_EXAMPLES", "40"))
@@ -21,7 +21,8 @@ FOREVER_MS = 10**13
 """Keys are remembered this long here: forgetting has tests of its own."""
 
 SKUS = ("shoe", "{p00}:sock", "🧦 a:b")
-HOLD_KEYS = [f"cart-{n}" for n in range(12)]
+NEW = "new"
+"""Stands for a key that nobody has used yet."""
 OTHER_KEYS = [f"any-{n}" for n in range(4)]
 
 quantities = st.one_of(st.integers(1, 4), st.sampled_from([7, 1_000_000_000]))
@@ -30,12 +31,12 @@ lines = st.lists(st.builds(Line, st.sampled_from(SKUS), quantities, pools), min_
 buyers = st.sampled_from([None, "ann", "ann", "bob"])
 keys = st.one_of(st.none(), st.none(), st.sampled_from(OTHER_KEYS))
 ttls_ms = st.sampled_from([None, 1, 20, 1_000, 600_000, 86_400_000, 86_400_001])
-some_holds = st.integers(0, 30).map("#{}".format)
-"""`#3` stands for the fourth hold made so far, counted round."""
+some_holds = st.one_of(st.just(0), st.integers(0, 12)).map("#{}".format)
+"""`#3` stands for the fourth latest hold, counted round."""
 
 holding = st.builds(
     commands.Hold,
-    key=st.sampled_from(HOLD_KEYS + OTHER_KEYS[:1]),
+    key=st.sampled_from([NEW] * 9 + OTHER_KEYS[:1]),
     lines=lines,
     buyer=buyers,
     ttl_ms=ttls_ms,
@@ -49,14 +50,23 @@ committing = st.builds(
 releasing = st.builds(commands.Release, some_holds, st.sampled_from([None, "changed my mind"]), keys)
 extending = st.builds(commands.Extend, some_holds, st.sampled_from([1, 1_000, 700_000, 90_000_000]), keys)
 amending = st.builds(commands.Amend, some_holds, lines, keys)
-MOVE_KEYS = st.one_of(st.integers(0, 10**6).map("move-{}".format), st.sampled_from(OTHER_KEYS))
+MOVE_KEYS = st.sampled_from([NEW] * 9 + OTHER_KEYS[:1])
 no = st.none()
 
 
 def movements(kinds: list[str], units: Any, *, reason: Any = no, reference: Any = no, hold: Any = no) -> Any:
     """Movements of these kinds within one pool."""
     return st.builds(
-        commands.Move, MOVE_KEYS, st.sampled_from(kinds), st.sampled_from(SKUS), units, pools, reason, reference, hold, no
+        commands.Move,
+        MOVE_KEYS,
+        st.sampled_from(kinds),
+        st.sampled_from(SKUS),
+        units,
+        pools,
+        reason,
+        reference,
+        hold,
+        no,
     )
 
 
@@ -129,6 +139,7 @@ class Shop(RuleBasedStateMachine):
         self.engine: Engine | None = None
         self.duel: Duel | None = None
         self.agreed = True
+        self.keys_used = 0
 
     def wait_for(self, awaitable: Any) -> Any:
         self.agreed, agreed = False, self.agreed
@@ -136,9 +147,9 @@ class Shop(RuleBasedStateMachine):
         self.agreed = agreed
         return result
 
-    @initialize(stock=st.lists(st.integers(0, 6), min_size=len(SKUS), max_size=len(SKUS)))
-    def open(self, stock: list[int]) -> None:
-        """An empty store, some SKUs whose buyers are counted, some stock."""
+    @initialize(stock=st.integers(1, 6), known=st.integers(1, len(SKUS)))
+    def open(self, stock: int, known: int) -> None:
+        """An empty store, some SKUs whose buyers are counted, a few units of each in both pools."""
         with redis.Redis.from_url(self.url) as client:
             client.flushall()
         options = EngineOptions(retention_ms=FOREVER_MS, refused_retention_ms=FOREVER_MS)
@@ -146,10 +157,12 @@ class Shop(RuleBasedStateMachine):
         self.wait_for(self.engine.install())
         self.duel = self.wait_for(Duel(self.engine, self.url).start())
         first: list[Any] = [
-            commands.Move(f"first {sku}", "receipt", sku, units) for sku, units in zip(SKUS, stock, strict=True) if units
+            commands.Move(f"first {sku} {pool}", "receipt", sku, stock, pool)
+            for sku in SKUS[:known]
+            for pool in ("default", "eu")
         ]
         # A limit set and lifted: from the first limit on a SKU's buyers are counted exactly.
-        first += [commands.SetPolicy(move.sku, rules, True) for rules in ({"max_per_buyer": 1}, {}) for move in first]
+        first += [commands.SetPolicy(sku, rules, True) for rules in ({"max_per_buyer": 1}, {}) for sku in SKUS[:known]]
         self.wait_for(self.duel.run(*first))
 
     @rule(batch=st.lists(anything, min_size=1, max_size=6))
@@ -179,11 +192,14 @@ class Shop(RuleBasedStateMachine):
         self.sent += batch
 
     def settled(self, command: Any) -> Any:
-        """The command with `#3` made the id of a hold, and times from now made instants."""
+        """The command with `#3` made the id of a hold, `new` a key, and times from now instants."""
         named = getattr(command, "hold", None)
         if named is not None:
             holds = self.duel.holds or ["hld_00" + "x" * 14 + "1"]
-            command = command._replace(hold=holds[int(named[1:]) % len(holds)])
+            command = command._replace(hold=holds[-1 - int(named[1:]) % len(holds)])
+        if getattr(command, "key", None) == NEW:
+            self.keys_used += 1
+            command = command._replace(key=f"key-{self.keys_used}")
         if isinstance(command, commands.SetPolicy):
             fields = {
                 name: value + self.duel.reference.now_ms if name.endswith("_at_ms") and value is not None else value

@@ -118,7 +118,7 @@ class HoldVerbs(State):
                 key=command.key,
                 buyer=claim.buyer,
                 expires_at_ms=deadline,
-                about=set(claim.units()),
+                about={place for place, units in claim.units().items() if units},
             )
         return Applied(self._as_hold(claim.id))
 
@@ -130,7 +130,7 @@ class HoldVerbs(State):
             self._known(place[0])
             if units > own.get(place, 0):
                 self._on_sale(place[0])
-                self._buyer_named(place[0], claim.buyer)
+                self._buyer_named(place[0], claim.buyer, field="lines")
         self._within_limits(claim.buyer, wanted, own)
         self._short(wanted, own)
         change = {place: wanted.get(place, 0) - own.get(place, 0) for place in {**own, **wanted}}
@@ -180,9 +180,9 @@ class HoldVerbs(State):
             raise No(Reason.INVALID_REQUEST, errors=[{"field": "ttl_seconds", "message": "too long"}])
         return asked_ms
 
-    def _buyer_named(self, sku: str, buyer: str | None) -> None:
+    def _buyer_named(self, sku: str, buyer: str | None, field: str = "buyer") -> None:
         if buyer is None and self.books.policy(sku).get("max_per_buyer") is not None:
-            raise No(Reason.INVALID_REQUEST, errors=[{"field": "buyer", "message": "needed"}])
+            raise No(Reason.INVALID_REQUEST, errors=[{"field": field, "message": "a buyer is needed"}])
 
     def _within_limits(
         self, buyer: str | None, wanted: dict[tuple[str, str], int], own: dict[tuple[str, str], int]

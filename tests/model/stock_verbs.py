@@ -42,7 +42,7 @@ class StockVerbs(State):
         if bound is not None and abs(units) > bound:
             raise No(Reason.MOVEMENT_REFUSED)
         safety, oversell = self._pool_policy(sku, pool)
-        if command.kind in ("damage", "transfer", "adjustment"):
+        if command.kind in ("damage", "transfer") or units < 0:
             self._freed((sku, pool), abs(units) + max(0, oversell - safety))
         entry = self._write(
             command.kind,
