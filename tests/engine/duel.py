@@ -141,8 +141,9 @@ class Duel:
     def _take_in_journal(self) -> None:
         while batches := self.journal.read(self.read_up_to, 100, 0):
             for batch in batches:
-                place = f"{batch.epoch}:{batch.first_seq}:{batch.count}:{batch.at_ms}:".encode()
-                chain = hashlib.sha1(self.chain.encode() + place + batch.payload).hexdigest()
+                payload = hashlib.sha1(batch.payload).hexdigest()
+                place = f"{batch.epoch}:{batch.first_seq}:{batch.count}:{batch.at_ms}"
+                chain = hashlib.sha1(f"{self.chain}:{place}:{payload}".encode()).hexdigest()
                 if chain != batch.chain:
                     raise Disagreement(f"the chain breaks at seq {batch.first_seq}")
                 self.chain, self.read_up_to = chain, batch.stream_id
