@@ -225,12 +225,14 @@ async def _entries_at(connection: AsyncConnection, partition: str, places: Seque
     columns = [_E[name] for name in Entry._fields if name not in ("changes", "chain")]
     heads = (
         sa.select(*columns, _B.chain)
+        .select_from(wanted)
         .join(ENTRIES, _same(_E, sa.literal(partition), wanted.c.epoch, wanted.c.seq))
         .join(BATCHES, sa.and_(_B.partition == _E.partition, _B.epoch == _E.epoch, _B.first_seq == _E.batch_seq))
         .order_by(_E.epoch, _E.seq)
     )
     moved = (
         sa.select(_P.epoch, _P.seq, *[_P[name] for name in PoolChange._fields])
+        .select_from(wanted)
         .join(POSTINGS, _same(_P, sa.literal(partition), wanted.c.epoch, wanted.c.seq))
         .order_by(_P.epoch, _P.seq, _P.step)
     )
