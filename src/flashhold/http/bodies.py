@@ -13,7 +13,7 @@ import msgspec
 
 from flashhold.http.problems import Problem, invalid
 
-_PATH = re.compile(r"(?P<message>.*?)(?: - at `(?P<key>key in )?\$\.?(?P<path>.*)`)?", re.DOTALL)
+_PATH = re.compile(r"(?P<message>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>.*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`", re.DOTALL)
 _REGEX = re.compile(r"Expected `str` matching regex .*", re.DOTALL)

@@ -194,6 +194,8 @@ def accident(error: errors.FlashHoldError) -> Problem:
     match error:
         case errors.Overloaded():
             return Problem("overloaded")
+        case errors.BadCursor():
+            return invalid("cursor", "is none that this ledger has handed out")
         case errors.NotDurable():
             return Problem("not-durable")
         case errors.Recovering() | errors.LedgerConflict():

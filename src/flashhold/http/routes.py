@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import unquote_to_bytes
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from flashhold.domain.entries import KINDS
 from flashhold.domain.limits import is_text
@@ -40,11 +40,17 @@ def _kind(value: str) -> str:
     return value
 
 
+def _or_none(value: str | None) -> str | None:
+    """`?buyer=` says as much as no buyer: nothing has an empty name."""
+    return value or None
+
+
 Text = Annotated[str, AfterValidator(_text)]
-Kind = Annotated[str, AfterValidator(_kind)]
-Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=512)]
+Asked = Annotated[Text | None, BeforeValidator(_or_none)]
+Kind = Annotated[Annotated[str, AfterValidator(_kind)] | None, BeforeValidator(_or_none)]
+State = Annotated[Literal["held", "committed", "released", "expired"] | None, BeforeValidator(_or_none)]
+Cursor = Annotated[str | None, BeforeValidator(_or_none), Query(description="`next_cursor` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
-State = Literal["held", "committed", "released", "expired"]
 
 
 def respond(answer: Answer) -> Response:
@@ -139,9 +145,9 @@ def _add_ledger_reads(router: APIRouter, door: Door) -> None:
     @router.get("/v1/holds", **reads("list_holds", "Holds as the ledger knows them", "HoldPageAnswer"))
     async def list_holds(
         _: Annotated[None, needs(door, auth.MAY_READ_HOLDS)],
-        buyer: Text | None = None,
-        sku: Text | None = None,
-        state: State | None = None,
+        buyer: Asked = None,
+        sku: Asked = None,
+        state: State = None,
         cursor: Cursor = None,
         limit: Limit = PAGE_DEFAULT,
     ) -> Response:
@@ -151,10 +157,10 @@ def _add_ledger_reads(router: APIRouter, door: Door) -> None:
     @router.get("/v1/ledger", **reads("list_entries", "Entries in ledger order", "LedgerPageAnswer"))
     async def list_entries(  # noqa: PLR0917  FastAPI calls it by names
         _: Annotated[None, needs(door, auth.MAY_READ_STOCK)],
-        sku: Text | None = None,
-        hold: Text | None = None,
-        kind: Kind | None = None,
-        partition: Text | None = None,
+        sku: Asked = None,
+        hold: Asked = None,
+        kind: Kind = None,
+        partition: Asked = None,
         cursor: Cursor = None,
         limit: Limit = PAGE_DEFAULT,
     ) -> Response:

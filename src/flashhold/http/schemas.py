@@ -265,16 +265,11 @@ def canonical(metadata: dict[str, Any]) -> str:
 
 
 def _depth(text: bytes) -> int:
-    """How deep the objects and lists of a JSON text go."""
+    """How many objects and lists of a JSON text stand inside one another."""
     level: list[Any] = [json.loads(text)]
     depth = 0
     while level:
-        level = [item for value in level for item in _items(value)]
+        inside = [item for value in level for item in (value.values() if isinstance(value, dict) else value)]
+        level = [item for item in inside if isinstance(item, dict | list)]
         depth += 1
-    return depth - 1
-
-
-def _items(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
+    return depth

@@ -1,0 +1,121 @@
+"""A real API on real stores: one server a module, because starting one costs more than most tests do."""
+
+import asyncio
+import socket
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+import redis
+import uvicorn
+
+from flashhold.embedded.servers import PostgresServer
+from flashhold.http.serve import server_config
+from flashhold.ledger.api_keys import new_key, register
+from flashhold.settings import Settings
+from tests.conftest import REDIS_BINARIES, _fresh_database
+
+
+class Api:
+    """One running HTTP process, a client that may do everything, and short words for what tests do most."""
+
+    def __init__(self, url: str, settings: Settings, admin_key: str) -> None:
+        self.url = url
+        self.settings = settings
+        self.admin_key = admin_key
+        self.client = httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {admin_key}"}, timeout=30)
+
+    async def post(self, path: str, body: Any = None, key: str | None = None, **more: Any) -> httpx.Response:
+        """`key`: the idempotency key; "new" for one that nobody has used."""
+        headers = {**more.pop("headers", {})}
+        if key is not None:
+            headers["Idempotency-Key"] = uuid.uuid4().hex if key == "new" else key
+        content = {"json": body} if body is not None else {}
+        return await self.client.post(path, headers=headers, **content, **more)
+
+    async def stocked(self, units: int = 10, **policy: Any) -> str:
+        """A new SKU with so many units on hand, and a policy if one is given."""
+        sku = f"sku-{uuid.uuid4().hex[:12]}"
+        if policy:
+            (await self.client.put(f"/v1/skus/{sku}", json=policy)).raise_for_status()
+        if units:
+            body = {"type": "receipt", "sku": sku, "quantity": units}
+            (await self.post("/v1/movements", body, key="new")).raise_for_status()
+        return sku
+
+    async def held(self, sku: str, quantity: int = 1, **more: Any) -> dict[str, Any]:
+        """A new hold of one line."""
+        body = {"lines": [{"sku": sku, "quantity": quantity}], **more}
+        answer = await self.post("/v1/holds", body, key="new")
+        answer.raise_for_status()
+        hold: dict[str, Any] = answer.json()
+        return hold
+
+    async def stock(self, sku: str, pool: str = "default") -> dict[str, Any]:
+        """A strong read."""
+        answer = await self.client.get(f"/v1/skus/{sku}", params={"pool": pool})
+        answer.raise_for_status()
+        stock: dict[str, Any] = answer.json()
+        return stock
+
+    def key(self, *scopes: str) -> dict[str, str]:
+        """The header of a new API key with these scopes."""
+        token = new_key()
+        register(self.settings.database_url, token, scopes)
+        return {"Authorization": f"Bearer {token}"}
+
+
+@asynccontextmanager
+async def running_api(redis_url: str, database_url: str, **settings: Any) -> AsyncIterator[Api]:
+    """Serve on a free port until the block ends."""
+    admin_key = new_key()
+    register(database_url, admin_key, ["admin"])
+    chosen = Settings(redis_url=redis_url, database_url=database_url, port=0, **settings)
+    server = uvicorn.Server(server_config(chosen))
+    listening = socket.create_server(("127.0.0.1", 0))
+    # Not `serve`: it would take the signals away from pytest.
+    task = asyncio.create_task(server._serve([listening]))
+    api = Api(f"http://127.0.0.1:{listening.getsockname()[1]}", chosen, admin_key)
+    try:
+        await _until_ready(api)
+        yield api
+    finally:
+        await api.client.aclose()
+        server.should_exit = True
+        await task
+
+
+async def _until_ready(api: Api) -> None:
+    for _ in range(400):
+        try:
+            if (await api.client.get("/readyz")).status_code == 200:
+                return
+        except httpx.ConnectError:
+            pass
+        await asyncio.sleep(0.05)
+    raise TimeoutError((await api.client.get("/readyz")).text)
+
+
+def valkey(redis_servers: Callable[[str], str]) -> str:
+    """The session's Valkey, emptied."""
+    url = redis_servers(next(kind for kind in REDIS_BINARIES if kind.startswith("valkey")))
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+    return url
+
+
+@pytest.fixture(scope="module")
+def module_database_url(postgres: PostgresServer, migrated_template: str) -> Iterator[str]:
+    """A fresh, migrated database for a module's tests."""
+    yield from _fresh_database(postgres, migrated_template)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def api(redis_servers: Callable[[str], str], module_database_url: str) -> AsyncIterator[Api]:
+    """One API for all tests of a module; each makes its own SKUs and keys."""
+    async with running_api(valkey(redis_servers), module_database_url) as running:
+        yield running
