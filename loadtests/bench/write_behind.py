@@ -36,6 +36,7 @@ async def measure(directory: Path, size: Size = Size(), binary: RedisBinary | No
     accepted: list[float] = []
     async with AsyncExitStack() as stack:
         postgres = stack.enter_context(stores.postgres_server(directory))
+        version = stores.postgres_version(postgres)
         for name in ("http", "drained"):
             upgrade(stores.new_database(postgres, name))
         served = stack.enter_context(stores.redis_server(directory, durable=True, binary=binary, core=theirs))
@@ -53,8 +54,7 @@ async def measure(directory: Path, size: Size = Size(), binary: RedisBinary | No
     found = ratio(drained, accepted)
     told = {"entries_per_s": found.above, "HTTP_holds_per_s": found.below, "spread": found.spread}
     name = "write-behind: entries/s into Postgres ÷ HTTP holds/s"
-    server = f"{filled.name}, {stores.postgres_version(postgres)}"
-    return [at_least(name, found.quotient, BAR, "disk", server, **told)]
+    return [at_least(name, found.quotient, BAR, "disk", f"{filled.name}, {version}", **told)]
 
 
 def _drain(client: "redis.Redis", database_url: str, entries_min: int) -> float:
