@@ -10,9 +10,13 @@
 --
 -- Load → decide → flush → record → reply. A script is not rolled back on an error, so every decision comes before the
 -- first write, and nothing after it can fail: only whole-key writes with values made here.
+--
+-- Interpreted Lua is where the time goes (a hash over every byte of every new string, a table a value), so what every
+-- hold makes (entry, record, reply) is put together from bytes that came with the command and one tail of decided ones.
 
 local META, STOCK, HOLDS, DUE, WAKE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local ENDED, REFUSED, BUYERS, JOURNAL = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local pack, unpack_msgpack, bytes = cmsgpack.pack, cmsgpack.unpack, struct.pack
 
 --@include include/clock.lua
 --@include include/slices.lua
@@ -25,6 +29,7 @@ local ENDED, REFUSED, BUYERS, JOURNAL = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 
 local verbs = {}
 --@include verbs/hold.lua
+--@include verbs/hold_partially.lua
 --@include verbs/commit.lua
 --@include verbs/release.lua
 --@include verbs/extend.lua
@@ -34,48 +39,24 @@ local verbs = {}
 --@include verbs/read.lua
 --@include verbs/expire.lua
 
-local commands = cmsgpack.unpack(ARGV[2])
-
--- Load: what the commands name, in as few round trips to the dictionary as there are kinds of things.
-local LINES_AT = {hold = 8, amend = 7, commit = 8}
-local NAMES_A_HOLD = {commit = true, release = true, extend = true, amend = true, read_hold = true}
-local digests, fields, buyer_fields = {}, {}, {}
-for i = 1, #commands do
-    local c = commands[i]
-    if c[2] ~= '' then digests[#digests + 1] = c[2] end
-    if NAMES_A_HOLD[c[1]] then digests[#digests + 1] = c[5] end
-    local lines = LINES_AT[c[1]] and c[LINES_AT[c[1]]]
-    if lines then
-        for j = 1, #lines do stock_fields(fields, lines[j][1], lines[j][2]) end
-    end
-end
-load_records(digests, fields)
-load_stock(fields)
-for i = 1, #commands do
-    local c = commands[i]
-    if c[1] == 'hold' and c[5] ~= '' then
-        for j = 1, #c[8] do buyer_field_where_counted(buyer_fields, c[8][j][1], c[5]) end
-    end
-end
-load_buyers(buyer_fields)
+local commands = unpack_msgpack(ARGV[2])
+load_batch(commands)
 
 -- Decide: in Lua tables only.
-local replies = {}
+local replies = {} -- the first is the head of the script's own reply
 for i = 1, #commands do
     local c = commands[i]
-    local reply = c[2] ~= '' and recall(c)
+    local keyed = c[2] ~= ''
+    local reply = keyed and recall(c)
     if not reply then
         reply = verbs[c[1]](c)
-        if c[2] ~= '' then remember(c, reply) end
+        if keyed then remember(c, reply) end
     end
-    replies[i] = reply
+    replies[i + 1] = reply
 end
 
 -- Flush and record.
 local head = record_journal()
-for i = 1, #replies do
-    if replies[i][1] == ENTRY and not replies[i][7] then replies[i][7] = head end
-end
 flush_stock()
 flush_records(head)
 flush_deadlines()
@@ -84,7 +65,14 @@ flush_buyers()
 -- behind it, and waiting for that write makes a repeated answer as durable as the first.
 redis.call('HSET', META, 'seq', string.format('%d', seq), 'clock', string.format('%d', now), 'chain', head,
     'pools', string.format('%d', pool_count))
-local last = replies[#replies]
-if last and last[1] == SWEPT then last[6] = next_deadline() end
 
-return cmsgpack.pack({ARGV[1], now, epoch, seq, head, replies})
+for i = 2, #commands + 1 do
+    local reply = replies[i]
+    if type(reply) == 'table' then
+        if reply[1] == ENTRY and not reply[7] then reply[7] = head end
+        if reply[1] == SWEPT then reply[6] = next_deadline() end
+        replies[i] = pack(reply)
+    end
+end
+replies[1] = '\150' .. string.sub(pack({ARGV[1], now, epoch, seq, head}), 2) .. array_header(#commands)
+return table.concat(replies)

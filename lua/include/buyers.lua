@@ -5,7 +5,8 @@
 
 local shares, changed_shares = {}, {}
 
-local function buyer_field_where_counted(fields, sku, buyer)
+-- Notes in `fields` the share that is not loaded yet.
+local function note_share(fields, sku, buyer)
     local s = skus[sku]
     local field = sku .. NUL .. buyer
     if s and s.counted and shares[field] == nil then
@@ -26,24 +27,10 @@ local function share_of(sku, buyer)
 end
 
 local function add_share(sku, buyer, units)
-    if buyer == '' or units == 0 or not sku_of(sku).counted then return end
+    if not counted_skus or buyer == '' or units == 0 or not sku_of(sku).counted then return end
     local share, field = share_of(sku, buyer)
     shares[field] = share + units
     changed_shares[field] = true
-end
-
--- `units`: {{sku, units more}, …}. The refusal of the first SKU whose limit they would pass, or nil.
-local function limit_refusal(buyer, units)
-    for i = 1, #units do
-        local sku, more = units[i][1], units[i][2]
-        local s = sku_of(sku)
-        if s.max_per_buyer > 0 and more > 0 then
-            local already = share_of(sku, buyer)
-            if already + more > s.max_per_buyer then
-                return refuse('purchase-limit-exceeded', {sku = sku, limit = s.max_per_buyer, already = already})
-            end
-        end
-    end
 end
 
 local function flush_buyers()

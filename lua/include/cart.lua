@@ -1,11 +1,52 @@
--- cart: lines of a command taken together.      READS stock, buyers      WRITES nothing
+-- cart: lines of a command, loaded and taken together.      READS holds, stock, buyers      WRITES nothing
+
+local LINES_AT = {hold = 8, hold_partially = 8, commit = 9, amend = 7} -- from there to the end: sku, pool, quantity, …
+local NAMES_A_HOLD = {commit = true, release = true, extend = true, amend = true, read_hold = true}
+
+-- Loads what the commands name, in as few look-ups as there are kinds of things.
+local function load_batch(commands)
+    local digests, fields, named = {}, {}, {}
+    for i = 1, #commands do
+        local c = commands[i]
+        local verb = c[1]
+        if c[2] ~= '' then digests[#digests + 1] = c[2] end
+        if NAMES_A_HOLD[verb] then
+            digests[#digests + 1] = c[5]
+            named[#named + 1] = c[5]
+        end
+        local at = LINES_AT[verb]
+        if at then
+            for j = at, #c, 3 do stock_fields(fields, c[j], c[j + 1]) end
+        end
+    end
+    load_records(digests)
+    for i = 1, #named do
+        local r = record_of(named[i])
+        if r and r.lines then
+            for j = 1, #r.lines do stock_fields(fields, r.lines[j][1], r.lines[j][2]) end
+        end
+    end
+    load_stock(fields)
+    if not counted_skus then return end
+    local shares = {}
+    for i = 1, #commands do
+        local c = commands[i]
+        if LINES_AT[c[1]] == 8 and c[5] ~= '' then
+            for j = 8, #c, 3 do note_share(shares, c[j], c[5]) end
+        end
+    end
+    load_buyers(shares)
+end
+
+-- {{sku, pool, quantity}, …}
+local function lines_of(c, at)
+    local lines = {}
+    for i = at, #c, 3 do lines[#lines + 1] = {c[i], c[i + 1], c[i + 2]} end
+    return lines
+end
 
 -- Lines of one pool add up: {{pool|false, quantity, sku, pool name}, …} in the order of their first line.
 local function needs_of(lines)
-    if #lines == 1 then
-        local line = lines[1]
-        return {{pool_of(line[1], line[2]), line[3], line[1], line[2]}}
-    end
     local needs, by_field = {}, {}
     for i = 1, #lines do
         local line = lines[i]
@@ -39,17 +80,17 @@ local function stock_refusal(needs)
     if not short then return nil end
     local lines = {}
     for i, need in ipairs(short) do
-        lines[i] = {need[3], need[4], need[2], need[1] and sellable(need[1]) or 0}
+        local own = need[5] or 0 -- an amended hold asks for more than it has: the refusal speaks of its whole line
+        lines[i] = {need[3], need[4], need[2] + own, (need[1] and sellable(need[1]) or 0) + own}
     end
     return refuse('insufficient-stock', {lines = lines})
 end
 
-local function window_refusal(s)
-    if s.opens_at_ms > now then
-        return refuse('sale-not-open', {sku = s.sku, opens_at_ms = s.opens_at_ms})
-    end
+-- Reason and detail of why the SKU takes no new holds at this instant, or nil.
+local function window(s)
+    if s.opens_at_ms > now then return 'sale-not-open', {sku = s.sku, opens_at_ms = s.opens_at_ms} end
     if s.closes_at_ms > 0 and s.closes_at_ms <= now then
-        return refuse('sale-closed', {sku = s.sku, closes_at_ms = s.closes_at_ms})
+        return 'sale-closed', {sku = s.sku, closes_at_ms = s.closes_at_ms}
     end
 end
 
@@ -65,4 +106,23 @@ local function units_by_sku(needs)
         units[at[sku]][2] = units[at[sku]][2] + needs[i][2]
     end
     return units
+end
+
+-- `units`: {{sku, units more}, …}. The refusal of the first SKU whose limit they would pass, or nil. What is overdue
+-- counts against no limit, so it is taken back before a buyer is refused.
+local function limit_refusal(buyer, units)
+    if buyer == '' then return nil end
+    for i = 1, #units do
+        local sku, more = units[i][1], units[i][2]
+        local s = sku_of(sku)
+        if s.max_per_buyer > 0 and more > 0 and share_of(sku, buyer) + more > s.max_per_buyer then
+            for _, name in ipairs(s.pools) do
+                if not take_back(pool_of(sku, name), math.huge) then return {AGAIN} end
+            end
+            local already = share_of(sku, buyer)
+            if already + more > s.max_per_buyer then
+                return refuse('purchase-limit-exceeded', {sku = sku, limit = s.max_per_buyer, already = already})
+            end
+        end
+    end
 end

@@ -2,44 +2,44 @@
 -- due: one member a hold and pool, all scores 0, so that members sort as bytes: pool number, deadline, digest. A pool's
 -- overdue holds are one range, found behind any number of others. wake: pool number → its earliest deadline.
 
-local due_add, due_drop, wake_at, rewake = {}, {}, {}, {}
+-- due_add: {score, member, …}. A member that is both added and dropped is dropped, unless it was added once more.
+local due_add, due_drop, rewake = {}, {}, {}
 local take_back_left = 1000 -- holds that decisions of one batch may expire, so that no script runs long
 
-local function due_member(number, deadline_ms, digest)
-    return struct.pack('>I4I6', number, deadline_ms) .. digest
+local function schedule_in(p, expires_ms, digest)
+    local member, last = bytes('>I4I6c0', p.number, expires_ms, digest), #due_add
+    due_add[last + 1], due_add[last + 2] = '0', member
+    if not p.wake or expires_ms < p.wake then
+        p.wake = expires_ms
+        touch_pool(p)
+    end
+    return member
 end
 
+-- The pools that a hold's lines have units of, each once.
 local function each_pool(lines, visit)
-    local seen = #lines > 1 and {}
+    local seen = {}
     for i = 1, #lines do
         local p = pool_of(lines[i][1], lines[i][2])
-        if p and lines[i][3] > 0 and not (seen and seen[p]) then
-            if seen then seen[p] = true end
+        if p and lines[i][3] > 0 and not seen[p] then
+            seen[p] = true
             visit(p)
         end
     end
 end
 
 local function schedule(r)
-    each_pool(r.lines, function(p)
-        due_add[due_member(p.number, r.expires_ms, r.digest)] = true
-        local at = wake_at[p.number]
-        if not at or r.expires_ms < at then wake_at[p.number] = r.expires_ms end
-    end)
+    each_pool(r.lines, function(p) due_drop[schedule_in(p, r.expires_ms, r.digest)] = nil end)
 end
 
 local function unschedule(r)
-    each_pool(r.lines, function(p)
-        local member = due_member(p.number, r.expires_ms, r.digest)
-        due_add[member] = nil
-        due_drop[member] = true
-    end)
+    each_pool(r.lines, function(p) due_drop[bytes('>I4I6c0', p.number, r.expires_ms, r.digest)] = true end)
 end
 
 -- The entry of a hold's verb, with what all of them share.
 local function record_hold(kind, r, changes, c, reference, reason, details)
-    return record(kind, {kind, r.digest, r.seq, c and c[4] or '', c and c[3] or '', r.buyer, r.expires_ms, reference,
-        reason, shortfall(changes), changes, details, ''})
+    record(kind, r.digest, r.seq, c and c[4] or '', c and c[3] or '', r.buyer, r.expires_ms, reference, reason,
+        shortfall(changes), changes, details, '')
 end
 
 local function end_hold(r, state, reference, reason, reacquired)
@@ -49,23 +49,28 @@ local function end_hold(r, state, reference, reason, reacquired)
     queue(ended_queue, r.digest, RETENTION_MS)
 end
 
-local function expire(r)
-    unschedule(r)
+-- Gives the units of every line back to its pool; returns the changes.
+local function give_back(r)
     local changes = {}
-    for i, line in ipairs(r.lines) do
+    for _, line in ipairs(r.lines) do
         if line[3] > 0 then
-            changes[#changes + 1] = change(pool_of(line[1], line[2]), 0, line[3], -line[3], 0, 0)
+            change(changes, pool_of(line[1], line[2]), 0, line[3], -line[3], 0, 0)
             add_share(line[1], r.buyer, -line[3])
         end
     end
-    record_hold('expire', r, changes, nil, '', '', false)
+    return changes
+end
+
+local function expire(r)
+    unschedule(r)
+    record_hold('expire', r, give_back(r), nil, '', '', false)
     end_hold(r, EXPIRED, '', '', false)
 end
 
 -- At most `most` members of the pool that are overdue, after the one named.
 local function overdue_after(number, member, most)
-    local from = member and ('(' .. member) or ('[' .. struct.pack('>I4', number))
-    return redis.call('ZRANGEBYLEX', DUE, from, '(' .. struct.pack('>I4I6', number, now + 1), 'LIMIT', 0, most)
+    local from = member and ('(' .. member) or ('[' .. bytes('>I4', number))
+    return redis.call('ZRANGEBYLEX', DUE, from, '(' .. bytes('>I4I6', number, now + 1), 'LIMIT', 0, most)
 end
 
 -- Expires these members' holds, as far as they are still held; returns how many, and the earliest deadline among them.
@@ -75,12 +80,12 @@ local function expire_members(members)
     load_records(digests)
     local expired, earliest_ms = 0, now
     for i = 1, #members do
-        local r = records[digests[i]]
+        local r = record_of(digests[i])
         if r and r.state == HELD and r.expires_ms <= now then
             earliest_ms = math.min(earliest_ms, r.expires_ms)
             expire(r)
             expired = expired + 1
-        elseif not due_drop[members[i]] then
+        else
             due_drop[members[i]] = true -- its hold has ended or moved on: a leftover that nothing else would clear
         end
     end
@@ -117,21 +122,18 @@ local function refuse_final(r)
 end
 
 local function flush_deadlines()
-    local members, scores = {}, {}
-    for member in pairs(due_drop) do members[#members + 1] = member end
-    write_all('ZREM', DUE, members)
-    for member in pairs(due_add) do
-        scores[#scores + 1] = 0
-        scores[#scores + 1] = member
-    end
-    write_all('ZADD', DUE, scores)
-    for number, at in pairs(wake_at) do
-        redis.call('ZADD', WAKE, 'LT', string.format('%d', at), string.format('%d', number))
+    write_all('ZADD', DUE, due_add)
+    local dropped = {}
+    for member in pairs(due_drop) do dropped[#dropped + 1] = member end
+    write_all('ZREM', DUE, dropped)
+    for i = 1, #changed_pools do
+        local p = changed_pools[i]
+        if p.wake then redis.call('ZADD', WAKE, 'LT', string.format('%d', p.wake), string.format('%d', p.number)) end
     end
     for i = 1, #rewake do
         local number = rewake[i]
-        local first = redis.call('ZRANGEBYLEX', DUE, '[' .. struct.pack('>I4', number),
-            '(' .. struct.pack('>I4', number + 1), 'LIMIT', 0, 1)[1]
+        local first = redis.call('ZRANGEBYLEX', DUE, '[' .. bytes('>I4', number),
+            '(' .. bytes('>I4', number + 1), 'LIMIT', 0, 1)[1]
         if first then
             redis.call('ZADD', WAKE, string.format('%d', (struct.unpack('>I6', first, 5))), string.format('%d', number))
         else

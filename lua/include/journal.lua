@@ -1,26 +1,46 @@
 -- journal: what this batch changed, as ledger entries.      READS nothing      WRITES journal (one XADD a batch)
--- An entry: {kind, hold digest, hold seq, key, fingerprint, buyer, expires_ms, reference, reason, shortfall, changes,
--- details|false, movement's hold id}; a change: {sku, pool, outside, available, held, committed, damaged, in_transit}.
+-- A hold of whole lines: {'hold', digest, fingerprint, key, buyer, metadata, ttl_ms|0, {sku, pool, quantity, …}, seq,
+-- expires_ms}; its changes follow from its lines, each from available to held. Any other entry: {kind, hold digest, hold seq, key, fingerprint, buyer, expires_ms, reference, reason, shortfall, changes,
+-- details|false, movement's hold id}, a change: {sku, pool, outside, available, held, committed, damaged, in_transit}.
 
 local HELD_NEW, HOLD, ENTRY, REFUSAL, POLICY, STOCK_READ, SWEPT, AGAIN = 0, 1, 2, 3, 4, 5, 6, 9 -- kinds of reply
 
-local entries = {}
+local entries = {} -- the first is the head of the payload
 local first_seq = seq + 1
 
-local function record(kind, entry)
+local function array_header(n)
+    if n < 16 then return string.char(144 + n) end
+    return '\220' .. bytes('>I2', n)
+end
+
+-- msgpack by hand: TEXT and UINT are the types that stand before a length or a number.
+local TEXT, UINT, INT32 = 218, 207, 210
+local ARRAY_OF_1, NO_CHANGES, NO_DETAILS = '\145', '\144', '\194\160'
+local ENTRY_HEAD = '>B BI2c0 BI2c0 BI8 BI2c0 BI2c0 BI2c0 BI8 BI2c0 BI2c0 BI8'
+
+-- One entry, as bytes; `changes`: a list of what change() made of them.
+local function record(kind, digest, made_seq, key, fingerprint, buyer, expires_ms, reference, reason, missing, changes,
+                      details, movement_hold)
     seq = seq + 1
-    entry[1] = kind
-    entries[#entries + 1] = entry
+    local one = changes[1]
+    local entry = bytes(ENTRY_HEAD, 157, TEXT, #kind, kind, TEXT, #digest, digest, UINT, made_seq, TEXT, #key, key,
+            TEXT, #fingerprint, fingerprint, TEXT, #buyer, buyer, UINT, expires_ms, TEXT, #reference, reference,
+            TEXT, #reason, reason, UINT, missing)
+        .. (not one and NO_CHANGES or changes[2] and array_header(#changes) .. table.concat(changes) or ARRAY_OF_1 .. one)
+        .. ((details or movement_hold ~= '') and pack(details, movement_hold) or NO_DETAILS)
+    entries[seq - first_seq + 2] = entry
     return entry
 end
 
 local function record_journal()
-    if #entries == 0 then return chain end
-    local payload = cmsgpack.pack(entries)
-    local place = string.format('%d:%d:%d:%d:', epoch, first_seq, #entries, now)
-    local head = redis.sha1hex(chain .. place .. payload)
+    local count = seq - first_seq + 1
+    if count == 0 then return chain end
+    entries[1] = array_header(count)
+    local payload = table.concat(entries)
+    local head = redis.sha1hex(string.format('%s:%d:%d:%d:%d:%s', chain, epoch, first_seq, count, now,
+        redis.sha1hex(payload)))
     redis.call('XADD', JOURNAL, '*', 'epoch', string.format('%d', epoch), 'seq', string.format('%d', first_seq),
-        'count', string.format('%d', #entries), 'at', string.format('%d', now), 'chain', head, 'payload', payload)
+        'count', string.format('%d', count), 'at', string.format('%d', now), 'chain', head, 'payload', payload)
     return head
 end
 

@@ -1,48 +1,67 @@
 -- records: one a key digest: a hold (which is also the memory of the key that made it), or a remembered answer.
 -- READS holds      WRITES holds, ended, refused
--- A hold: pack(state, fingerprint, seq, epoch, created_ms, ttl_ms, expires_ms, buyer, metadata, lines, last, original):
--- lines {{sku, pool, quantity, committed, released, given_back, requested}, …}, cut after quantity while untouched;
--- last false or {epoch, seq, ended_ms, reference, reason, reacquired} of the entry that last changed it;
--- original false or the lines that it was made with, when they have been amended since.
--- An answer: pack(REMEMBERED, fingerprint, digest of the hold that it is about or '', packed reply).
+-- A hold: {state, fingerprint, buyer, metadata, ttl_ms as asked for, {line value, …}, epoch, created_ms, ttl_ms, last,
+-- original, width, seq, expires_ms}; a line has `width` values: sku, pool, quantity[, committed, released, given_back,
+-- requested|false], 3 for whole lines as they were made.
+-- last: false or {epoch, seq, ended_ms, reference, reason, reacquired} of the entry that last changed it;
+-- original: false or the lines that it was made with, when they have been amended since.
+-- An answer: {REMEMBERED, fingerprint, digest of the hold that it is about or '', reply}.
 
 local HELD, COMMITTED, RELEASED, EXPIRED, REMEMBERED = 0, 1, 2, 3, 8
 
+-- digest → record, packed record, or false where there is none. nil: not asked for yet.
 local records, changed_records, forgotten = {}, {}, {}
-local ended_queue, refused_queue = {}, {}
+local record_values, ended_queue, refused_queue = {}, {}, {}
 
 local function decode_record(digest, raw)
-    local state, fingerprint, a, b, created_ms, ttl_ms, expires_ms, buyer, metadata, lines, last, original =
-        cmsgpack.unpack(raw)
-    if state == REMEMBERED then
-        return {digest = digest, state = state, fingerprint = fingerprint, hold = a, packed = b}
+    local a = unpack_msgpack(raw)
+    if a[1] == REMEMBERED then
+        return {digest = digest, state = REMEMBERED, fingerprint = a[2], hold = a[3], reply = a[4]}
     end
+    local lines, flat, width = {}, a[6], a[12]
+    for at = 1, #flat, width do lines[#lines + 1] = {unpack(flat, at, at + width - 1)} end
     return {
-        digest = digest, state = state, fingerprint = fingerprint, seq = a, epoch = b, created_ms = created_ms,
-        ttl_ms = ttl_ms, expires_ms = expires_ms, buyer = buyer, metadata = metadata, lines = lines, last = last,
-        original = original}
+        digest = digest, state = a[1], fingerprint = a[2], buyer = a[3], metadata = a[4], asked_ttl_ms = a[5],
+        lines = lines, epoch = a[7], created_ms = a[8], ttl_ms = a[9], last = a[10], original = a[11], seq = a[13],
+        expires_ms = a[14]}
 end
 
--- Also collects into `fields` the stock that the loaded holds will move.
-local function load_records(digests, fields)
+local function encode_record(r)
+    local width, flat = #r.lines[1], {}
+    for i = 1, #r.lines do
+        for j = 1, width do flat[#flat + 1] = r.lines[i][j] end
+    end
+    return pack({r.state, r.fingerprint, r.buyer, r.metadata, r.asked_ttl_ms, flat, r.epoch, r.created_ms, r.ttl_ms,
+        r.last, r.original, width, r.seq, r.expires_ms})
+end
+
+local RECORD_HEAD, made_now = '\158\0\172', {}
+
+-- The part of a new record that is the same for all holds of a batch with one ttl.
+local function made_now_for(ttl_ms)
+    made_now[ttl_ms] = string.sub(pack({epoch, now, ttl_ms, false, false, 3}), 2)
+    return made_now[ttl_ms]
+end
+
+local function load_records(digests)
     local values = read_all(HOLDS, digests)
     for i = 1, #digests do
         local digest = digests[i]
-        if values[i] and not records[digest] then
-            local r = decode_record(digest, values[i])
-            records[digest] = r
-            if fields and r.state ~= REMEMBERED then
-                for j = 1, #r.lines do stock_fields(fields, r.lines[j][1], r.lines[j][2]) end
-            end
-        elseif records[digest] == nil then
-            records[digest] = false
-        end
+        if not records[digest] then records[digest] = values[i] end
     end
 end
 
 local function record_of(digest)
-    if records[digest] == nil then load_records({digest}) end
-    return records[digest]
+    local r = records[digest]
+    if r == nil then
+        load_records({digest})
+        r = records[digest]
+    end
+    if type(r) == 'string' then
+        r = decode_record(digest, r)
+        records[digest] = r
+    end
+    return r
 end
 
 local function touch_record(r)
@@ -62,7 +81,7 @@ end
 local function original_reply(r)
     local lines = {}
     for i, line in ipairs(r.original or r.lines) do
-        lines[i] = line[7] and {line[1], line[2], line[3], 0, 0, 0, line[7]} or {line[1], line[2], line[3]}
+        lines[i] = {line[1], line[2], line[3], 0, 0, 0, line[7] or false}
     end
     return {HOLD, 1, r.digest, r.seq, HELD, r.created_ms, r.created_ms + r.ttl_ms, 0, r.buyer, '', '', false, r.metadata,
         lines, r.epoch, r.seq}
@@ -70,23 +89,25 @@ end
 
 -- What the key's memory says to this command, or nil where it has none.
 local function recall(c)
-    local r = record_of(c[2])
+    local r = records[c[2]]
     if not r then return nil end
+    r = record_of(c[2])
     if r.fingerprint ~= c[3] then return refuse('idempotency-key-reused', {}) end
     if r.state ~= REMEMBERED then return original_reply(r) end
-    local reply = {unpack(r.reply or cmsgpack.unpack(r.packed))}
+    local reply = {unpack(r.reply)}
     reply[2] = 1
     return reply
 end
 
 local function queue(list, digest, retention_ms)
-    list[#list + 1] = digest .. struct.pack('>I6', now + retention_ms)
+    list[#list + 1] = digest .. bytes('>I6', now + retention_ms)
 end
 
 -- Keeps the answer for the key. A hold's own record is its key's memory already.
 local function remember(c, reply)
+    if type(reply) == 'string' then return end
     local kind = reply[1]
-    if kind == HELD_NEW or kind == AGAIN or (kind == REFUSAL and TRANSIENT[reply[3]]) then return end
+    if kind == AGAIN or (kind == REFUSAL and TRANSIENT[reply[3]]) then return end
     local r = {digest = c[2], state = REMEMBERED, fingerprint = c[3], hold = '', reply = reply}
     if kind == HOLD then r.hold = reply[3] end
     records[c[2]] = r
@@ -99,17 +120,16 @@ local function remember(c, reply)
 end
 
 local function flush_records(head)
-    local values = {}
+    local values = record_values
     for i = 1, #changed_records do
         local r = changed_records[i]
         values[#values + 1] = r.digest
         if r.state == REMEMBERED then
             -- A remembered movement answers with the chain of its batch, known only now.
             if r.reply[1] == ENTRY then r.reply[7] = head end
-            values[#values + 1] = cmsgpack.pack(REMEMBERED, r.fingerprint, r.hold, cmsgpack.pack(r.reply))
+            values[#values + 1] = pack({REMEMBERED, r.fingerprint, r.hold, r.reply})
         else
-            values[#values + 1] = cmsgpack.pack(r.state, r.fingerprint, r.seq, r.epoch, r.created_ms, r.ttl_ms,
-                r.expires_ms, r.buyer, r.metadata, r.lines, r.last, r.original)
+            values[#values + 1] = encode_record(r)
         end
     end
     write_all('HSET', HOLDS, values)

@@ -6,57 +6,66 @@
 local NUL, DEFAULT = '\0', 'default'
 local ON_HAND_MAX = 9e15 -- doubles are exact to 2^53
 
+-- skus: sku → policy or false; pools: sku → {pool name → counters or false}. nil: not asked for yet.
 local skus, pools, changed_skus, changed_pools = {}, {}, {}, {}
+local counted_skus = false -- some SKU of this batch has its buyers counted
 
-local function stock_fields(fields, sku, pool)
-    if skus[sku] == nil then
-        skus[sku] = false
+-- Notes in `fields` what of this line is not loaded yet.
+local function stock_fields(fields, sku, name)
+    local of_sku = pools[sku]
+    if not of_sku then
+        of_sku = {}
+        pools[sku] = of_sku
         fields[#fields + 1] = sku
     end
-    local field = sku .. NUL .. pool
-    if pools[field] == nil then
-        pools[field] = false
-        fields[#fields + 1] = field
+    if of_sku[name] == nil then
+        of_sku[name] = false
+        fields[#fields + 1] = sku .. NUL .. name
     end
 end
 
 local function decode(field, raw)
-    local a = cmsgpack.unpack(raw)
+    local a = unpack_msgpack(raw)
     local at = string.find(field, NUL, 1, true)
-    if at then
-        pools[field] = {
-            sku = string.sub(field, 1, at - 1), name = string.sub(field, at + 1), field = field, number = a[1],
-            available = a[2], held = a[3], committed = a[4], damaged = a[5], in_transit = a[6], safety_stock = a[7],
-            oversell_allowance = a[8]}
-    else
+    if not at then
+        counted_skus = counted_skus or a[8]
         skus[field] = {
             sku = field, ttl_ms = a[1], ttl_max_ms = a[2], max_per_buyer = a[3], opens_at_ms = a[4], closes_at_ms = a[5],
             class = a[6], partition_key = a[7], counted = a[8], pools = a[9]}
+        return
     end
+    local sku, name = string.sub(field, 1, at - 1), string.sub(field, at + 1)
+    pools[sku][name] = {
+        sku = sku, name = name, number = a[1], available = a[2], held = a[3], committed = a[4], damaged = a[5],
+        in_transit = a[6], safety_stock = a[7], oversell_allowance = a[8]}
 end
 
 local function load_stock(fields)
     local values = read_all(STOCK, fields)
     for i = 1, #fields do
-        if values[i] then decode(fields[i], values[i]) end
+        if values[i] then
+            decode(fields[i], values[i])
+        elseif not string.find(fields[i], NUL, 1, true) then
+            skus[fields[i]] = false
+        end
     end
-end
-
-local function sku_of(sku)
-    if skus[sku] == nil then
-        skus[sku] = false
-        load_stock({sku})
-    end
-    return skus[sku]
 end
 
 local function pool_of(sku, name)
-    local field = sku .. NUL .. name
-    if pools[field] == nil then
-        pools[field] = false
-        load_stock({field})
+    local of_sku = pools[sku]
+    local p = of_sku and of_sku[name]
+    if p == nil then
+        local fields = {}
+        stock_fields(fields, sku, name)
+        load_stock(fields)
+        p = pools[sku][name]
     end
-    return pools[field]
+    return p
+end
+
+local function sku_of(sku)
+    if skus[sku] == nil then pool_of(sku, DEFAULT) end
+    return skus[sku]
 end
 
 local function touch_sku(s)
@@ -76,9 +85,9 @@ end
 local function create_pool(s, name)
     pool_count = pool_count + 1
     local p = {
-        sku = s.sku, name = name, field = s.sku .. NUL .. name, number = pool_count, available = 0, held = 0,
-        committed = 0, damaged = 0, in_transit = 0, safety_stock = 0, oversell_allowance = 0}
-    pools[p.field] = p
+        sku = s.sku, name = name, number = pool_count, available = 0, held = 0, committed = 0, damaged = 0,
+        in_transit = 0, safety_stock = 0, oversell_allowance = 0}
+    pools[s.sku][name] = p
     s.pools[#s.pools + 1] = name
     touch_pool(p)
     touch_sku(s)
@@ -98,31 +107,36 @@ local function sellable(p)
     return p.available - p.safety_stock + p.oversell_allowance
 end
 
-local in_shortfall = false -- some pool has been below zero within this batch: entries must look for theirs
+local CHANGE = '>B BI2c0 BI2c0 Bi4 Bi4 Bi4 Bi4 Bi4 B'
+local INT32_MAX = 2147483647 -- only an amend over many lines of a pool can move more at once
 
--- Carries out one step of an entry in one pool and returns it as the journal writes it.
-local function change(p, outside, available, held, committed, damaged)
+local function change_bytes(p, outside, available, held, committed, damaged)
+    local sku, name = p.sku, p.name
+    if math.abs(available) > INT32_MAX then
+        return pack({sku, name, outside, available, held, committed, damaged, 0})
+    end
+    return bytes(CHANGE, 152, TEXT, #sku, sku, TEXT, #name, name, INT32, outside, INT32, available, INT32, held,
+        INT32, committed, INT32, damaged, 0)
+end
+
+-- Carries out one step of an entry in one pool and appends it to `changes` as the journal has it.
+local function change(changes, p, outside, available, held, committed, damaged)
     p.available = p.available + available
     p.held = p.held + held
     p.committed = p.committed + committed
     p.damaged = p.damaged + damaged
     if not p.changed then touch_pool(p) end
-    if sellable(p) < 0 then in_shortfall = true end
-    return {p.sku, p.name, outside, available, held, committed, damaged, 0}
+    if sellable(p) < 0 then
+        changes.short = changes.short or {}
+        changes.short[p] = true
+    end
+    changes[#changes + 1] = change_bytes(p, outside, available, held, committed, damaged)
 end
 
--- Units promised beyond what the pools of these changes can bear; a pool in two steps of an entry counts once.
+-- Units promised beyond what the pools of these changes can bear, after all of them.
 local function shortfall(changes)
-    if not in_shortfall then return 0 end
-    local missing, seen = 0, nil
-    for i = 1, #changes do
-        local p = pools[changes[i][1] .. NUL .. changes[i][2]]
-        if sellable(p) < 0 then
-            seen = seen or {}
-            if not seen[p] then missing = missing - sellable(p) end
-            seen[p] = true
-        end
-    end
+    local missing = 0
+    for p in pairs(changes.short or {}) do missing = missing + math.max(0, -sellable(p)) end
     return missing
 end
 
@@ -130,14 +144,14 @@ local function flush_stock()
     local values = {}
     for i = 1, #changed_pools do
         local p = changed_pools[i]
-        values[#values + 1] = p.field
-        values[#values + 1] = cmsgpack.pack({p.number, p.available, p.held, p.committed, p.damaged, p.in_transit,
+        values[#values + 1] = p.sku .. NUL .. p.name
+        values[#values + 1] = pack({p.number, p.available, p.held, p.committed, p.damaged, p.in_transit,
             p.safety_stock, p.oversell_allowance})
     end
     for i = 1, #changed_skus do
         local s = changed_skus[i]
         values[#values + 1] = s.sku
-        values[#values + 1] = cmsgpack.pack({s.ttl_ms, s.ttl_max_ms, s.max_per_buyer, s.opens_at_ms, s.closes_at_ms,
+        values[#values + 1] = pack({s.ttl_ms, s.ttl_max_ms, s.max_per_buyer, s.opens_at_ms, s.closes_at_ms,
             s.class, s.partition_key, s.counted, s.pools})
     end
     write_all('HSET', STOCK, values)

@@ -1,5 +1,5 @@
--- commit: {verb, digest|'', fingerprint, key|'', hold digest, hold seq, reference|'', {{sku, pool, quantity}, …}, reacquire}
--- no lines: everything. READS stock holds due buyers      WRITES stock holds due wake ended buyers journal
+-- commit: {verb, digest|'', fingerprint, key|'', hold digest, hold seq, reference|'', reacquire, sku, pool, quantity, …}
+-- No lines: everything. READS stock holds due buyers      WRITES stock holds due wake ended buyers journal
 -- REPLIES {HOLD, replayed, …} as records.lua makes it
 
 -- Quantities to commit, one a line of the hold; nil where more is asked for than a pool's lines hold.
@@ -25,7 +25,7 @@ end
 local function close_with(r, takes)
     local lines = {}
     for i, line in ipairs(r.lines) do
-        lines[i] = {line[1], line[2], line[3], takes[i], line[3] - takes[i], 0, line[7] or nil}
+        lines[i] = {line[1], line[2], line[3], takes[i], line[3] - takes[i], 0, line[7] or false}
     end
     r.lines = lines
 end
@@ -36,7 +36,7 @@ local function commit_held(r, takes, c)
     for i, line in ipairs(r.lines) do
         if line[3] > 0 then
             local back = line[3] - takes[i]
-            changes[#changes + 1] = change(pool_of(line[1], line[2]), 0, back, -line[3], takes[i], 0)
+            change(changes, pool_of(line[1], line[2]), 0, back, -line[3], takes[i], 0)
             add_share(line[1], r.buyer, -back)
         end
     end
@@ -57,8 +57,8 @@ local function commit_expired(r, takes, c)
     for i, line in ipairs(r.lines) do
         if takes[i] > 0 then
             local p = pool_of(line[1], line[2])
-            changes[#changes + 1] = change(p, 0, -takes[i], takes[i], 0, 0)
-            changes[#changes + 1] = change(p, 0, 0, -takes[i], takes[i], 0)
+            change(changes, p, 0, -takes[i], takes[i], 0, 0)
+            change(changes, p, 0, 0, -takes[i], takes[i], 0)
             add_share(line[1], r.buyer, takes[i])
         end
     end
@@ -79,8 +79,8 @@ end
 verbs.commit = function(c)
     local r = hold_of(c[5], c[6])
     if not r then return refuse('unknown-hold', {}) end
-    if r.state == RELEASED or (r.state == EXPIRED and not c[9]) then return refuse_final(r) end
-    local takes = takes_of(r, c[8])
+    if r.state == RELEASED or (r.state == EXPIRED and not c[8]) then return refuse_final(r) end
+    local takes = takes_of(r, lines_of(c, 9))
     if r.state == COMMITTED then
         if takes and same_commit(r, takes, c[7]) then return hold_reply(r, 1) end
         return refuse_final(r)

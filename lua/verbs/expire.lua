@@ -24,6 +24,7 @@ end
 
 -- Forgets what its queue says is old enough: the queues are in order of time, so the head decides.
 local function purge(list, most)
+    if most < 1 then return 0, false end
     local items = redis.call('LRANGE', list, 0, most - 1)
     local digests, digest_of = {}, {}
     for i = 1, #items do
@@ -34,11 +35,11 @@ local function purge(list, most)
     if #digests == 0 then return 0, false end
     load_records(digests)
     for _, digest in ipairs(digests) do
-        local r = records[digest]
+        local r = record_of(digest)
         if r and not r.forgotten then
             local about = r.state == REMEMBERED and r.hold ~= '' and record_of(r.hold) or r
-            if about.state == HELD and about ~= r then
-                queue(ended_queue, digest, RETENTION_MS) -- the hold it is about still lives: keep it for another round
+            if about ~= r and (about.state == HELD or about.last[3] + RETENTION_MS > now) then
+                queue(ended_queue, digest, RETENTION_MS) -- its hold lives, or ended not long ago: one more round
             elseif r.state == REMEMBERED or (r.state ~= HELD and r.last[3] + RETENTION_MS <= now) then
                 r.forgotten = true
                 forgotten[#forgotten + 1] = digest

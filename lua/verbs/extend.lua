@@ -16,7 +16,7 @@ verbs.extend = function(c)
     r.expires_ms = expires_ms
     schedule(r)
     local changes = {}
-    for i, line in ipairs(r.lines) do changes[i] = change(pool_of(line[1], line[2]), 0, 0, 0, 0, 0) end
+    each_pool(r.lines, function(p) change(changes, p, 0, 0, 0, 0, 0) end)
     record_hold('extend', r, changes, c, '', '', false)
     r.last = {epoch, seq, 0, '', '', false}
     touch_record(r)

@@ -1,6 +1,6 @@
 -- move: {verb, digest, fingerprint, key, kind, sku, pool, quantity, reason|'', reference|'', hold id|'', to_pool|'',
 --        hold digest|'', hold seq|0}
--- READS stock holds buyers      WRITES stock holds ended buyers journal
+-- READS stock holds due buyers      WRITES stock holds due ended buyers journal
 -- REPLIES {ENTRY, replayed, epoch, seq, at_ms, the entry as the journal has it, chain}
 
 local function movement_refused(message)
@@ -11,12 +11,19 @@ local function on_hand(p)
     return p.available + p.held + p.committed
 end
 
+-- Changes out of {pool, outside, available, held, committed, damaged}, …
+local function moved(...)
+    local changes = {}
+    for _, step in ipairs({...}) do change(changes, unpack(step)) end
+    return changes
+end
+
 -- One function a kind: the changes it makes, or nil and the refusal. `q` is positive but for an adjustment.
 local moves = {}
 
 local function gain(p, q)
     if on_hand(p) + q > ON_HAND_MAX then return nil, movement_refused('more than can be counted exactly') end
-    return {change(p, -q, q, 0, 0, 0)}
+    return moved({p, -q, q, 0, 0, 0})
 end
 
 moves.receipt = gain
@@ -26,21 +33,21 @@ moves.shipment = function(p, q)
     if q > p.committed then
         return nil, movement_refused(string.format('%d are committed, so no more can be shipped', p.committed))
     end
-    return {change(p, q, 0, 0, -q, 0)}
+    return moved({p, q, 0, 0, -q, 0})
 end
 
 moves.cancel = function(p, q)
     if q > p.committed then
         return nil, movement_refused(string.format('%d are committed, so no more can be cancelled', p.committed))
     end
-    return {change(p, 0, q, 0, -q, 0)}
+    return moved({p, 0, q, 0, -q, 0})
 end
 
 moves.damage = function(p, q)
     if q > on_hand(p) then
         return nil, movement_refused(string.format('%d are on hand, so no more can be damaged', on_hand(p)))
     end
-    return {change(p, 0, -q, 0, 0, q)}
+    return moved({p, 0, -q, 0, 0, q})
 end
 
 moves.adjustment = function(p, q)
@@ -48,14 +55,14 @@ moves.adjustment = function(p, q)
     if -q > on_hand(p) then
         return nil, movement_refused(string.format('%d are on hand, so no more can be missing', on_hand(p)))
     end
-    return {change(p, -q, q, 0, 0, 0)}
+    return moved({p, -q, q, 0, 0, 0})
 end
 
 moves.transfer = function(p, q, to)
     if q > p.available then
         return nil, movement_refused(string.format('%d are available, so no more can be transferred', p.available))
     end
-    return {change(p, 0, -q, 0, 0, 0), change(to, 0, q, 0, 0, 0)}
+    return moved({p, 0, -q, 0, 0, 0}, {to, 0, q, 0, 0, 0})
 end
 
 local GIVES_BACK = {cancel = true, ['return'] = true}
@@ -67,7 +74,7 @@ local function lines_given_back(r, sku, pool, q)
         local share = 0
         if line[1] == sku and line[2] == pool then share = math.min(left, line[4] - line[6]) end
         left = left - share
-        lines[i] = {line[1], line[2], line[3], line[4], line[5], line[6] + share, line[7] or nil}
+        lines[i] = {line[1], line[2], line[3], line[4], line[5], line[6] + share, line[7] or false}
     end
     return left == 0 and lines or nil
 end
@@ -92,6 +99,12 @@ verbs.move = function(c)
         sku = sku, name = c[7], available = 0, held = 0, committed = 0, changed = true}
     local puts_in = kind == 'receipt' or kind == 'return' or (kind == 'adjustment' and quantity > 0)
     if not made and puts_in then p = create_pool(s, c[7]) end
+    local takes = kind == 'damage' or kind == 'transfer' or (kind == 'adjustment' and quantity < 0)
+    if made and takes then
+        -- What is overdue is promised to nobody: it is there to be moved, and its absence is no shortfall.
+        local beyond = math.max(0, p.oversell_allowance - p.safety_stock)
+        if not take_back(p, math.abs(quantity) + beyond) then return {AGAIN} end
+    end
     local to = kind == 'transfer' and quantity <= p.available and (pool_of(sku, c[12]) or create_pool(s, c[12]))
     local changes, refusal = moves[kind](p, quantity, to)
     if refusal then return refusal end
@@ -100,7 +113,7 @@ verbs.move = function(c)
         touch_record(sold)
         add_share(sku, sold.buyer, -quantity)
     end
-    local entry = record(kind, {kind, '', 0, c[4], c[3], sold and sold.buyer or '', 0, c[10], c[9], shortfall(changes),
-        changes, false, c[11]})
-    return {ENTRY, 0, epoch, seq, now, entry, false}
+    local entry = record(kind, '', 0, c[4], c[3], sold and sold.buyer or '', 0, c[10], c[9], shortfall(changes), changes,
+        false, c[11])
+    return {ENTRY, 0, epoch, seq, now, unpack_msgpack(entry), false}
 end

@@ -74,17 +74,18 @@ verbs.policy = function(c)
             message = 'partition_key can change only while nothing is on hand, held or committed'})
     end
     s = s or create_sku(sku)
+    s.shut = nil -- the rest of the batch asks the new policy
     local set = set_fields(s, fields, replace)
     local moved = set_pools(s, fields.pools or {}, replace)
     if s.max_per_buyer > 0 and not s.counted then
-        s.counted = true
+        s.counted, counted_skus = true, true
         touch_sku(s)
     end
     local policy = policy_of(s)
     if created or set or moved then
         local changes = {}
-        for i, name in ipairs(s.pools) do changes[i] = change(pool_of(sku, name), 0, 0, 0, 0, 0) end
-        record('policy', {'policy', '', 0, c[4], c[3], '', 0, '', '', shortfall(changes), changes, policy, ''})
+        for _, name in ipairs(s.pools) do change(changes, pool_of(sku, name), 0, 0, 0, 0, 0) end
+        record('policy', '', 0, c[4], c[3], '', 0, '', '', shortfall(changes), changes, policy, '')
     end
     return {POLICY, 0, created, policy, epoch, seq}
 end

@@ -7,13 +7,9 @@ verbs.release = function(c)
     if r.state == RELEASED then return hold_reply(r, 1) end
     if r.state ~= HELD then return refuse_final(r) end
     unschedule(r)
-    local changes, lines = {}, {}
+    local changes, lines = give_back(r), {}
     for i, line in ipairs(r.lines) do
-        lines[i] = {line[1], line[2], line[3], 0, line[3], 0, line[7] or nil}
-        if line[3] > 0 then
-            changes[#changes + 1] = change(pool_of(line[1], line[2]), 0, line[3], -line[3], 0, 0)
-            add_share(line[1], r.buyer, -line[3])
-        end
+        lines[i] = {line[1], line[2], line[3], 0, line[3], 0, line[7] or false}
     end
     record_hold('release', r, changes, c, '', c[7], false)
     r.lines = lines

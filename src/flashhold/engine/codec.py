@@ -16,10 +16,12 @@ from flashhold.domain.reasons import Reason
 _pack = msgspec.msgpack.Encoder().encode
 unpack = msgspec.msgpack.Decoder().decode
 
+LENGTH_OF_HOLD = 10
+"""Members of the entry of a hold of whole lines; every other entry has more."""
+
 HELD_NEW, HOLD, ENTRY, REFUSAL, POLICY, STOCK_READ, SWEPT, AGAIN = 0, 1, 2, 3, 4, 5, 6, 9
 
 Wire = tuple[Any, ...]
-WireLine = tuple[str, str, int]
 
 _NO_HOLD = ("", 0)
 _HELD = HoldState.HELD
@@ -41,8 +43,12 @@ def encode_batch(wires: Sequence[Wire]) -> bytes:
     return _pack(wires)
 
 
-def _lines(lines: Sequence[Line]) -> list[WireLine]:
-    return [(line.sku, line.pool, line.quantity) for line in lines]
+def _flat(lines: Sequence[Line]) -> Sequence[str | int]:
+    """sku, pool, quantity, …: a command without inner arrays costs the script a third of the tables."""
+    if len(lines) == 1:
+        sku, quantity, pool = lines[0]
+        return (sku, pool, quantity)
+    return [value for sku, quantity, pool in lines for value in (sku, pool, quantity)]
 
 
 def _hold_name(text: str) -> tuple[str, int]:
@@ -61,16 +67,16 @@ def _keyed(verb: str, key: str | None, *meaning: Any) -> Wire:
 def encode(command: Command) -> Wire:
     """The command as the script reads it."""
     match command:
-        case commands.Hold(key, lines, buyer, ttl_ms, allow_partial, metadata):
-            return _keyed("hold", key, buyer or "", ttl_ms or 0, allow_partial, _lines(lines), metadata or "")
+        case commands.Hold():
+            return _encode_hold(command)
         case commands.Commit(hold, reference, some_lines, reacquire, key):
-            return _keyed("commit", key, *_hold_name(hold), reference or "", _lines(some_lines or ()), reacquire)
+            return _keyed("commit", key, *_hold_name(hold), reference or "", reacquire, *_flat(some_lines or ()))
         case commands.Release(hold, reason, key):
             return _keyed("release", key, *_hold_name(hold), reason or "")
         case commands.Extend(hold, ttl_ms_more, key):
             return _keyed("extend", key, *_hold_name(hold), ttl_ms_more)
         case commands.Amend(hold, lines, key):
-            return _keyed("amend", key, *_hold_name(hold), _lines(lines))
+            return _keyed("amend", key, *_hold_name(hold), *_flat(lines))
         case commands.Move():
             about = (command.reason or "", command.reference or "", command.hold or "", command.to_pool or "")
             where = (command.kind, command.sku, command.pool, command.quantity)
@@ -85,6 +91,24 @@ def encode(command: Command) -> Wire:
             return ("expire", "", "", "", expire_max, purge_max)
         case _:
             assert_never(command)
+
+
+def _encode_hold(command: commands.Hold) -> Wire:
+    """A hold of whole lines brings the bytes of which the script makes its entry and its record: `body` and key."""
+    key, lines, buyer, ttl_ms, allow_partial, metadata = command
+    flat = _flat(lines)
+    packed = _pack((buyer or "", metadata or "", ttl_ms or 0, flat))
+    digest = key_digest(key)
+    if allow_partial:
+        mark = fingerprint(b"hold_partially" + packed)
+        return ("hold_partially", digest, mark, key, buyer or "", ttl_ms or 0, metadata or "", *flat)
+    mark = fingerprint(b"hold" + packed)
+    return ("hold", digest, mark, _raw(_pack(key)), buyer or "", ttl_ms or 0, _raw(packed[1:]), *flat)
+
+
+def _raw(data: bytes) -> msgspec.Raw:
+    """Bytes as a msgpack text, because the scripts' msgpack knows no `bin` and looks into no text."""
+    return msgspec.Raw(b"\xda" + len(data).to_bytes(2, "big") + data)
 
 
 def _policy_fields(fields: dict[str, Any], replace: bool) -> dict[str, Any]:
@@ -137,7 +161,7 @@ def _detail(wire: dict[str, Any]) -> dict[str, Any]:
 
 
 def _new_hold(command: commands.Hold, wire: Wire, reply: Sequence[Any], moment: Moment) -> model.Hold:
-    _, seq, created_ms, expires_ms, granted = reply
+    _, seq, expires_ms, granted = reply
     if granted:
         lines = tuple(
             HoldLine(line.sku, line.pool, quantity, 0, 0, line.quantity)
@@ -147,7 +171,7 @@ def _new_hold(command: commands.Hold, wire: Wire, reply: Sequence[Any], moment: 
         lines = tuple([HoldLine(line.sku, line.pool, line.quantity) for line in command.lines])
     partition = moment.partition
     return model.Hold(
-        hold_id(partition, wire[1], seq), _HELD, lines, command.buyer or None, created_ms, expires_ms,
+        hold_id(partition, wire[1], seq), _HELD, lines, command.buyer or None, moment.now_ms, expires_ms,
         None, None, None, False, command.metadata or None, partition, moment.epoch, seq,
     )  # fmt: skip
 
@@ -164,9 +188,9 @@ def _hold(reply: Sequence[Any], partition: str) -> model.Hold:
 
 def _hold_line(
     sku: str, pool: str, quantity: int, committed: int = 0, released: int = 0, _given_back: int = 0,
-    requested: int | None = None,
+    requested: int | bool = False,
 ) -> HoldLine:  # fmt: skip
-    return HoldLine(sku, pool, quantity, committed, released, requested)
+    return HoldLine(sku, pool, quantity, committed, released, requested or None)
 
 
 def _stock(command: commands.ReadStock, reply: Sequence[Any], moment: Moment) -> model.Stock:
@@ -187,10 +211,24 @@ def policy(sku: str, details: dict[str, Any], created: bool, partition: str, epo
 
 def decode_entry(wire: Sequence[Any], partition: str, epoch: int, seq: int, at_ms: int, chain: str) -> Entry:
     """An entry from its form in replies and journal (lua/include/journal.lua)."""
+    if len(wire) == LENGTH_OF_HOLD:
+        return _decode_hold_entry(wire, partition, epoch, seq, at_ms, chain)
     (kind, digest, made_seq, key, mark, buyer, expires_ms, reference, reason, shortfall, changes, details,
      movement_hold) = wire  # fmt: skip
     return Entry(
         partition, epoch, seq, at_ms, kind, hold_id(partition, digest, made_seq) if digest else movement_hold or None,
         key or None, mark or None, buyer or None, expires_ms or None, reference or None, reason or None,
         shortfall or None, tuple([PoolChange(*change) for change in changes]), details or None, chain,
+    )  # fmt: skip
+
+
+def _decode_hold_entry(wire: Sequence[Any], partition: str, epoch: int, seq: int, at_ms: int, chain: str) -> Entry:
+    """A hold of whole lines is journalled as it was asked for; its changes are its lines, from available to held."""
+    kind, digest, mark, key, buyer, metadata, _, flat, made_seq, expires_ms = wire
+    changes = tuple([
+        PoolChange(flat[at], flat[at + 1], 0, -flat[at + 2], flat[at + 2], 0, 0, 0) for at in range(0, len(flat), 3)
+    ])  # fmt: skip
+    return Entry(
+        partition, epoch, seq, at_ms, kind, hold_id(partition, digest, made_seq), key, mark, buyer or None, expires_ms,
+        None, None, None, changes, {"metadata": metadata} if metadata else None, chain,
     )  # fmt: skip

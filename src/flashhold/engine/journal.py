@@ -25,8 +25,9 @@ class Place(NamedTuple):
 
 def chain_after(previous: str, batch: Batch) -> str:
     """The head that must follow `previous` when this batch is what the store recorded."""
-    place = f"{previous}{batch.epoch}:{batch.first_seq}:{batch.count}:{batch.at_ms}:".encode()
-    return hashlib.sha1(place + batch.payload, usedforsecurity=False).hexdigest()
+    payload = hashlib.sha1(batch.payload, usedforsecurity=False).hexdigest()
+    link = f"{previous}:{batch.epoch}:{batch.first_seq}:{batch.count}:{batch.at_ms}:{payload}"
+    return hashlib.sha1(link.encode(), usedforsecurity=False).hexdigest()
 
 
 def decode_batch(batch: Batch) -> list[Entry]:
