@@ -113,7 +113,7 @@ def drop_at_flashhold(size: Size, directory: Path) -> tuple[Result, ledger_check
         server.receive(SKU, size.units)
         answers = shop(server.url, server.token, size, home)
         finding = ledger_check.check(server, SKU, size.units, answers)
-        return Result(FLASHHOLD, server.durability, tally(answers, size.units), answers), finding
+        return Result(FLASHHOLD, server.durability(), tally(answers, size.units), answers), finding
 
 
 def run(size: Size, designs: list[str], report: "Report") -> None:
@@ -182,7 +182,7 @@ class Report:
         columns = ("offered", "accepted", "refused", "accepted/s", "p50 ms", "p99 ms", "oversold units")
         for column in (*columns, "duplicate holds", "sold + held"):
             table.add_column(column, justify="right")
-        table.add_column("acknowledged when in")
+        table.add_column("acknowledged in")
         for name, durability, counted, _ in self.results:
             wrong = bool(counted.oversold_units or counted.duplicate_holds)
             table.add_row(

@@ -21,8 +21,6 @@ _READY_SECONDS = 90.0
 class Server:
     """A running FlashHold and an admin's key to it."""
 
-    durability = "Redis, fsync (level disk)"
-
     def __init__(self, url: str, data: Path) -> None:
         self.url = url
         self.data = data
@@ -55,6 +53,11 @@ class Server:
             if not page["next_cursor"]:
                 return entries
             more = {"cursor": page["next_cursor"]}
+
+    def durability(self) -> str:
+        """Where an acknowledged hold is, in words."""
+        told = json.loads(_flashhold("doctor", {}, "--data-dir", str(self.data), "--json"))
+        return f"{told['versions']['redis']}, fsync"
 
     def audit(self) -> tuple[int, dict[str, Any]]:
         """Exit status and report of `flashhold audit`."""

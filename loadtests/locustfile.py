@@ -16,19 +16,20 @@ import uuid
 from collections import deque
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import gevent
 from gevent.pool import Group
-from locust import constant, events, task
-from locust.contrib.fasthttp import FastHttpUser, ResponseContextManager
+from locust import User, constant, events, task
 
 from loadtests.crowd import CART_SECONDS, PAYING_SECONDS, Buyer, Habit, crowd
+from loadtests.keep_alive import KeepAlive
 from loadtests.tally import Answer, write_answers
 
 _TRIES_MAX = 8
 """How often one request is repeated with its key while the server says 429, 503 or nothing."""
 _COME_BACK_SECONDS = 0.5
+_TIMEOUT_SECONDS = 10.0
 
 
 class _Drop:
@@ -66,17 +67,19 @@ def _begin(environment: Any, **_: Any) -> None:
     gevent.spawn(_drop.conduct, environment)
 
 
-class Device(FastHttpUser):
+class Device(User):
     """Serves the buyers of the crowd, one at a time, plus those who come back to pay late."""
 
     wait_time = constant(0)
-    connection_timeout = 10.0
-    network_timeout = 10.0
-    max_retries = 0
-    default_headers: ClassVar[dict[str, str]] = {
-        "Authorization": f"Bearer {os.environ.get('DROP_TOKEN', '')}",
-        "Content-Type": "application/json",
-    }
+
+    def on_start(self) -> None:
+        headers = {
+            "Authorization": f"Bearer {os.environ.get('DROP_TOKEN', 'none')}",
+            "Content-Type": "application/json",
+        }
+        # Free connections; a second one for the second click. The last one freed is used first and stays warm.
+        self._free = [KeepAlive(self.host, headers, _TIMEOUT_SECONDS) for _ in range(2)]
+        self._headers = headers
 
     @task
     def serve(self) -> None:
@@ -136,35 +139,48 @@ class Device(FastHttpUser):
         """Send, and send again with the same key while the outcome is unknown; record every answer."""
         headers = {"Idempotency-Key": asked.key} if asked.verb == "hold" else {}
         for attempt in range(_TRIES_MAX):
-            sent = time.time()
-            with self.client.post(path, json=body, headers=headers, name=asked.verb, catch_response=True) as response:
-                answer = _answer(asked._replace(sent=sent), response)
-                if answer.status in (200, 201, 409):
-                    response.success()
+            answer = self._send(path, json.dumps(body).encode(), headers, asked)
             _drop.answers.append(answer)
             if answer.status not in (0, 429, 503):
                 break
             gevent.sleep(0.1 * 2**attempt)
         return answer
 
+    def _send(self, path: str, body: bytes, headers: dict[str, str], asked: Answer) -> Answer:
+        connection = self._free.pop() if self._free else KeepAlive(self.host, self._headers, _TIMEOUT_SECONDS)
+        sent = time.time()
+        trouble: Exception | None = None
+        try:
+            status, text = connection.post(path, body, headers)
+        except OSError as error:
+            status, text, trouble = 0, b"", error
+        answered = time.time()
+        self._free.append(connection)
+        if status not in (0, 200, 201, 409):
+            trouble = RuntimeError(f"{status} {text[:200]!r}")
+        self.environment.events.request.fire(
+            request_type="POST",
+            name=asked.verb,
+            response_time=(answered - sent) * 1e3,
+            response_length=len(text),
+            exception=trouble,
+            context={},
+        )
+        told = _json(text)
+        return asked._replace(
+            sent=sent,
+            answered=answered,
+            status=status,
+            code=told.get("code"),
+            hold=told.get("id", asked.hold),
+            expires=_seconds(told.get("expires_at")),
+        )
 
-def _answer(asked: Answer, response: ResponseContextManager) -> Answer:
-    answered = time.time()
-    status = response.status_code
-    told = _json(response.text) if status else {}
-    return asked._replace(
-        answered=answered,
-        status=status,
-        code=told.get("code"),
-        hold=told.get("id", asked.hold),
-        expires=_seconds(told.get("expires_at")),
-    )
 
-
-def _json(text: str | None) -> dict[str, Any]:
+def _json(text: bytes) -> dict[str, Any]:
     """The answer's object; nothing of an answer that is not one, which the status then tells."""
     try:
-        told = json.loads(text or "{}")
+        told = json.loads(text or b"{}")
     except ValueError:
         return {}
     return told if isinstance(told, dict) else {}

@@ -85,6 +85,7 @@ def web_app(app: str, directory: Path, environment: Mapping[str, str], *, core: 
     port = free_port()
     words = [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port)]
     words += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+    words += ["--timeout-keep-alive", "65"]  # as FlashHold's: else idle buyers would find their connection closed
     log = _new_directory(directory, "web") / "log"
     with running(words, log, environment=environment, core=core) as process:
         url = f"http://127.0.0.1:{port}"

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from loadtests.bench import deadline, engine, live_holds, memory
+from loadtests.bench import deadline, engine, http_holds, live_holds, memory, write_behind
 
 from flashhold.embedded.binaries import RedisBinary, redis_binaries
 from loadtests import http_load, stores
@@ -62,3 +62,21 @@ async def test_a_deadline_that_many_share_is_swept_and_none_is_early(tmp_path: P
     assert 0 <= seconds.measured < 20
     assert (early.measured, early.raw["holds"]) == (0, 3_000)
     assert p99.raw["new_holds_calm"] > 50
+
+
+@pytest.mark.slow
+async def test_http_is_measured_beside_nothing_and_the_usual_design(tmp_path: Path, binary: RedisBinary) -> None:
+    """Three servers, one client, every answer a 201; two quotients with their bars."""
+    size = http_holds.Size(seconds=0.5, connections=8, repetitions=1)
+    figures = await http_holds.measure(tmp_path, size, binary)
+    assert [figure.bar for figure in figures] == [2.0, 5.0]
+    assert all(figure.raw["holds_per_s"] > 50 and figure.measured > 0.05 for figure in figures)
+
+
+@pytest.mark.slow
+async def test_the_write_behind_is_measured_against_http_of_the_same_run(tmp_path: Path, binary: RedisBinary) -> None:
+    """Every entry that was made reached the ledger, or the bench would have failed."""
+    size = write_behind.Size(entries=2_000, repetitions=1, http=http_holds.Size(seconds=0.5, connections=8))
+    (figure,) = await write_behind.measure(tmp_path, size, binary)
+    assert figure.raw["entries_per_s"] > 100
+    assert figure.raw["HTTP_holds_per_s"] > 50
