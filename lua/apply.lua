@@ -22,10 +22,14 @@ local pack, unpack_msgpack, bytes = cmsgpack.pack, cmsgpack.unpack, struct.pack
 --@include include/slices.lua
 --@include include/journal.lua
 --@include include/stock.lua
+--@include include/changes.lua
 --@include include/buyers.lua
 --@include include/records.lua
+--@include include/idempotency.lua
 --@include include/deadlines.lua
+--@include include/endings.lua
 --@include include/cart.lua
+--@include include/loading.lua
 
 local verbs = {}
 --@include verbs/hold.lua

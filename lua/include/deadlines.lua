@@ -4,7 +4,6 @@
 
 -- due_add: {score, member, …}. A member that is both added and dropped is dropped, unless it was added once more.
 local due_add, due_drop, rewake = {}, {}, {}
-local take_back_left = 1000 -- holds that decisions of one batch may expire, so that no script runs long
 
 local function schedule_in(p, expires_ms, digest)
     local member, last = bytes('>I4I6c0', p.number, expires_ms, digest), #due_add
@@ -34,91 +33,6 @@ end
 
 local function unschedule(r)
     each_pool(r.lines, function(p) due_drop[bytes('>I4I6c0', p.number, r.expires_ms, r.digest)] = true end)
-end
-
--- The entry of a hold's verb, with what all of them share.
-local function record_hold(kind, r, changes, c, reference, reason, details)
-    record(kind, r.digest, r.seq, c and c[4] or '', c and c[3] or '', r.buyer, r.expires_ms, reference, reason,
-        shortfall(changes), changes, details, '')
-end
-
-local function end_hold(r, state, reference, reason, reacquired)
-    r.state = state
-    r.last = {epoch, seq, now, reference, reason, reacquired}
-    touch_record(r)
-    queue(ended_queue, r.digest, RETENTION_MS)
-end
-
--- Gives the units of every line back to its pool; returns the changes.
-local function give_back(r)
-    local changes = {}
-    for _, line in ipairs(r.lines) do
-        if line[3] > 0 then
-            change(changes, pool_of(line[1], line[2]), 0, line[3], -line[3], 0, 0)
-            add_share(line[1], r.buyer, -line[3])
-        end
-    end
-    return changes
-end
-
-local function expire(r)
-    unschedule(r)
-    record_hold('expire', r, give_back(r), nil, '', '', false)
-    end_hold(r, EXPIRED, '', '', false)
-end
-
--- At most `most` members of the pool that are overdue, after the one named.
-local function overdue_after(number, member, most)
-    local from = member and ('(' .. member) or ('[' .. bytes('>I4', number))
-    return redis.call('ZRANGEBYLEX', DUE, from, '(' .. bytes('>I4I6', number, now + 1), 'LIMIT', 0, most)
-end
-
--- Expires these members' holds, as far as they are still held; returns how many, and the earliest deadline among them.
-local function expire_members(members)
-    local digests = {}
-    for i = 1, #members do digests[i] = string.sub(members[i], 11) end
-    load_records(digests)
-    local expired, earliest_ms = 0, now
-    for i = 1, #members do
-        local r = record_of(digests[i])
-        if r and r.state == HELD and r.expires_ms <= now then
-            earliest_ms = math.min(earliest_ms, r.expires_ms)
-            expire(r)
-            expired = expired + 1
-        else
-            due_drop[members[i]] = true -- its hold has ended or moved on: a leftover that nothing else would clear
-        end
-    end
-    return expired, earliest_ms
-end
-
--- Takes back what is overdue in the pool until `wanted` are sellable; false when the batch may expire no more and
--- there may be more to take: the answer is not known yet.
-local function take_back(p, wanted)
-    while sellable(p) < wanted and not p.taken_back do
-        if take_back_left <= 0 then return false end
-        local most = math.min(take_back_left, 64)
-        local members = overdue_after(p.number, p.last_overdue, most)
-        p.last_overdue = members[#members] or p.last_overdue
-        p.taken_back = #members < most
-        take_back_left = take_back_left - #members
-        expire_members(members)
-    end
-    return true
-end
-
--- A hold as it is now, nil where there is none of this name: an overdue one is expired before anything looks at it.
-local function hold_of(digest, made_seq)
-    local r = record_of(digest)
-    if not r or r.state == REMEMBERED or r.seq ~= made_seq then return nil end
-    if r.state == HELD and r.expires_ms <= now then expire(r) end
-    return r
-end
-
-local FINAL_REASON = {[COMMITTED] = 'already-committed', [RELEASED] = 'hold-released', [EXPIRED] = 'hold-expired'}
-
-local function refuse_final(r)
-    return refuse(FINAL_REASON[r.state], {})
 end
 
 local function flush_deadlines()

@@ -1,0 +1,40 @@
+-- loading: what the commands name, in as few look-ups as there are kinds of things.
+-- READS holds, stock, buyers      WRITES nothing
+
+local LINES_AT = {hold = 8, hold_partially = 8, commit = 9, amend = 7} -- from there to the end: sku, pool, quantity, …
+local NAMES_A_HOLD = {commit = true, release = true, extend = true, amend = true, read_hold = true}
+
+local function load_batch(commands)
+    local digests, fields, named = {}, {}, {}
+    for i = 1, #commands do
+        local c = commands[i]
+        local verb = c[1]
+        if c[2] ~= '' then digests[#digests + 1] = c[2] end
+        if NAMES_A_HOLD[verb] then
+            digests[#digests + 1] = c[5]
+            named[#named + 1] = c[5]
+        end
+        local at = LINES_AT[verb]
+        if at then
+            for j = at, #c, 3 do stock_fields(fields, c[j], c[j + 1]) end
+        end
+    end
+    load_records(digests)
+    for i = 1, #named do
+        local r = record_of(named[i])
+        if r and r.lines then
+            for j = 1, #r.lines do stock_fields(fields, r.lines[j][1], r.lines[j][2]) end
+        end
+    end
+    load_stock(fields)
+    if not counted_skus then return end
+    local shares = {}
+    for i = 1, #commands do
+        local c = commands[i]
+        if LINES_AT[c[1]] == 8 and c[5] ~= '' then
+            for j = 8, #c, 3 do note_share(shares, c[j], c[5]) end
+        end
+    end
+    load_buyers(shares)
+end
+
