@@ -70,8 +70,10 @@ class Api:
 
 
 @asynccontextmanager
-async def running_api(redis_url: str, database_url: str, **settings: Any) -> AsyncIterator[Api]:
-    """Serve on a free port until the block ends."""
+async def running_api(
+    redis_url: str, database_url: str, *, patience_seconds: float = 20, **settings: Any
+) -> AsyncIterator[Api]:
+    """Serve on a free port until the block ends. Raises TimeoutError with what is missing if it does not get ready."""
     admin_key = new_key()
     register(database_url, admin_key, ["admin"])
     chosen = Settings(redis_url=redis_url, database_url=database_url, port=0, **settings)
@@ -81,7 +83,7 @@ async def running_api(redis_url: str, database_url: str, **settings: Any) -> Asy
     task = asyncio.create_task(server._serve([listening]))
     api = Api(f"http://127.0.0.1:{listening.getsockname()[1]}", chosen, admin_key)
     try:
-        await _until_ready(api)
+        await _until_ready(api, patience_seconds)
         yield api
     finally:
         await api.client.aclose()
@@ -89,8 +91,8 @@ async def running_api(redis_url: str, database_url: str, **settings: Any) -> Asy
         await task
 
 
-async def _until_ready(api: Api) -> None:
-    for _ in range(400):
+async def _until_ready(api: Api, patience_seconds: float) -> None:
+    for _ in range(round(patience_seconds / 0.05)):
         try:
             if (await api.client.get("/readyz")).status_code == 200:
                 return

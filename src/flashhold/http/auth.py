@@ -17,7 +17,7 @@ from flashhold.domain.errors import FlashHoldError
 from flashhold.http.problems import Problem
 
 UNKNOWN_KEY_REFRESH_SECONDS = 0.25
-"""A key that is not in the table may be brand new, so the table is read again, but not oftener than this."""
+"""How often the table may be read again for the sake of ids that it doesn't know."""
 
 _log = telemetry.logger(__name__)
 
@@ -50,6 +50,9 @@ class Caller(NamedTuple):
     scopes: int
 
 
+NOBODY = Caller("", b"", 0)
+
+
 def scope_bits(scopes: Iterable[str]) -> int:
     """Scopes by name as bits; a name that this version doesn't know grants nothing."""
     return sum({int(NAMES[name]) for name in scopes if name in NAMES})
@@ -66,49 +69,62 @@ class KeyTable:
     def __init__(self, load: Callable[[], Awaitable[Mapping[str, Caller]]]) -> None:
         self._load = load
         self._callers: Mapping[str, Caller] | None = None
-        self._refreshed_at = 0.0
-        self._refreshing = asyncio.Lock()
+        self._refreshed_at = -UNKNOWN_KEY_REFRESH_SECONDS
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def loaded(self) -> bool:
         """Whether the table has been read at least once."""
         return self._callers is not None
 
-    def find(self, authorization: bytes) -> Caller | None:
-        """The caller that this header proves, if the table knows it."""
-        if self._callers is None or authorization[:7].lower() != b"bearer ":
-            return None
-        prefix, _, rest = authorization[7:].strip().partition(b"_")
+    def find(self, token: bytes) -> Caller | None:
+        """The caller that `fh_<id>_<secret>` proves; `NOBODY` where it proves nothing whatever the ledger says; None
+        where the table doesn't know the id."""
+        prefix, _, rest = token.partition(b"_")
         key_id, _, secret = rest.partition(b"_")
-        caller = self._callers.get(key_id.decode("latin-1"))
-        if caller is None or prefix != b"fh":
+        if prefix != b"fh" or not key_id or not secret:
+            return NOBODY
+        caller = (self._callers or {}).get(key_id.decode("latin-1"))
+        if caller is None:
             return None
         # The id is public; only the secret must not leak by the time that its comparison takes.
-        return caller if hmac.compare_digest(sha256(secret).digest(), caller.secret_hash) else None
+        return caller if hmac.compare_digest(sha256(secret).digest(), caller.secret_hash) else NOBODY
 
     async def check(self, authorization: bytes | None, needs: int) -> Caller:
         """Who asks, with one of the scopes `needs`. Raises `Problem`: unauthenticated, forbidden, store-unavailable."""
-        if not authorization:
+        if authorization is None or authorization[:7].lower() != b"bearer ":
             raise unauthenticated()
-        caller = self.find(authorization)
+        token = authorization[7:].strip()
+        caller = self.find(token)
         if caller is None:
-            await self.refresh(UNKNOWN_KEY_REFRESH_SECONDS)
+            await self._look_again()
             if self._callers is None:
                 raise Problem("store-unavailable", "The API keys could not be read yet.")
-            caller = self.find(authorization)
-            if caller is None:
-                raise unauthenticated()
+            caller = self.find(token) or NOBODY
+        if caller is NOBODY:
+            raise unauthenticated()
         if not caller.scopes & needs:
             raise Problem("forbidden")
         return caller
 
-    async def refresh(self, older_than_seconds: float = 0.0) -> None:
-        """Read the table again if what we have is older; callers at the same time share one reading."""
-        async with self._refreshing:
-            if time.monotonic() - self._refreshed_at < older_than_seconds:
-                return
-            try:
-                self._callers = await self._load()
-            except FlashHoldError as error:
-                _log.warning("api-keys-not-refreshed", reason=str(error))
-            self._refreshed_at = time.monotonic()
+    async def _look_again(self) -> None:
+        """An id that the table doesn't know may be brand new: read it again. All who ask in one interval wait for the
+        same reading, so that made-up keys cannot cost the ledger more than one query in it."""
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._refresh_in_turn())
+        await asyncio.shield(self._looking)
+
+    async def _refresh_in_turn(self) -> None:
+        since = time.monotonic() - self._refreshed_at
+        await asyncio.sleep(max(0.0, UNKNOWN_KEY_REFRESH_SECONDS - since))
+        # Whoever comes from here on wants a reading that begins later.
+        self._looking = None
+        await self.refresh()
+
+    async def refresh(self) -> None:
+        """Read the table; the last good one stays while the ledger is away."""
+        self._refreshed_at = time.monotonic()
+        try:
+            self._callers = await self._load()
+        except FlashHoldError as error:
+            _log.warning("api-keys-not-refreshed", reason=str(error))

@@ -24,13 +24,15 @@ DISCARDED_BYTES_MAX = 16 * 1024 * 1024
 class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's protocol that gives up on requests which are too large in the head or too slow as a whole.
 
-    A request that arrives in one piece, as nearly all do, costs two comparisons here and no timer.
+    A request that arrives in one piece, as nearly all do, costs a comparison or two here and no timer.
     """
 
     _in_head = False
     _arriving = False
     _cycle_is_current = False
     """Whether `cycle` belongs to the request that is arriving, not to the one before it."""
+    _one_ended = False
+    """Whether a request ended within the piece of data at hand."""
     _head_bytes = 0
     _body_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
@@ -51,11 +53,17 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._head_bytes += len(data)
+        self._one_ended = False
         super().data_received(data)
-        if self._in_head and self._head_bytes > self.header_bytes_max:
-            self.give_up("headers-too-large")
-        elif self._arriving and self._deadline is None:
+        if not self._arriving:
+            return
+        if self._in_head and not self._one_ended:
+            # All of this piece belongs to a head that is not complete yet.
+            self._head_bytes += len(data)
+            if self._head_bytes > self.header_bytes_max:
+                self.give_up("headers-too-large")
+                return
+        if self._deadline is None:
             self._start_deadline()
 
     def on_message_begin(self) -> None:
@@ -102,7 +110,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _is_head_too_large(self) -> bool:
         if len(self.headers) > self.headers_max:
             return True
-        # A chunk of 256 kB can bring a whole head at once, which the count of chunks in `data_received` doesn't see.
+        # A piece of 256 kB can bring a whole head at once, which the count in `data_received` doesn't see.
         return len(self.url) + sum([len(name) + len(value) for name, value in self.headers]) > self.header_bytes_max
 
     def on_body(self, body: bytes) -> None:
@@ -116,6 +124,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._arriving = False
+        self._one_ended = True
         if self._deadline is not None:
             self._stop_deadline()
         if not self.transport.is_closing():

@@ -189,20 +189,19 @@ def refusal(refused: Refused) -> Problem:
     return Problem(refused.reason.value, text, members=members, replayed=refused.replayed)
 
 
+ACCIDENTS: dict[type[errors.FlashHoldError], str] = {
+    errors.Overloaded: "overloaded",
+    errors.NotDurable: "not-durable",
+    errors.Recovering: "recovering",
+    errors.LedgerConflict: "recovering",
+    errors.StoreUnavailable: "store-unavailable",
+    errors.LedgerUnavailable: "store-unavailable",
+    errors.Misconfigured: "store-unavailable",
+}
+
+
 def accident(error: errors.FlashHoldError) -> Problem:
     """What nobody decided: the caller learns what to do, not what broke."""
-    match error:
-        case errors.Overloaded():
-            return Problem("overloaded")
-        case errors.BadCursor():
-            return invalid("cursor", "is none that this ledger has handed out")
-        case errors.NotDurable():
-            return Problem("not-durable")
-        case errors.Recovering() | errors.LedgerConflict():
-            return Problem("recovering")
-        case errors.StoreUnavailable() | errors.LedgerUnavailable() | errors.Misconfigured():
-            return Problem("store-unavailable")
-        case errors.BadCursor():
-            return invalid("cursor", str(error))
-        case _:
-            return Problem("internal-error")
+    if isinstance(error, errors.BadCursor):
+        return invalid("cursor", "is none that this ledger has handed out")
+    return Problem(ACCIDENTS.get(type(error), "internal-error"))
