@@ -90,41 +90,47 @@ class Crowd:
         return tuple(near[: self.random.randint(1, len(near))])
 
     def _command(self, duel: Duel) -> Any:
-        chance = self.random.random
-        if self.sent and chance() < 0.12:
+        if self.sent and self.random.random() < 0.12:
             return self.random.choice(self.sent[-25:])
-        hold = self._hold_id(duel)
-        reference = self.random.choice([None, "order-1", "order-2"])
-        make = self.random.choices(
-            ["hold", "commit", "release", "extend", "amend", "move", "policy", "read"], [30, 14, 6, 6, 10, 18, 6, 5]
-        )[0]
-        match make:
-            case "hold":
-                ttl_ms = self.random.choice([None, None, 1, 20, 20, 1_000, 600_000, 86_400_000, 86_400_001])
-                buyer = self.random.choice([None, "ann", "ann", "bob"])
-                metadata = self.random.choice([None, '{"cart":"7"}'])
-                return commands.Hold(self._key(), self._lines(), buyer, ttl_ms, chance() < 0.3, metadata)
-            case "commit":
-                lines = self._lines_near(duel, hold) if chance() < 0.4 else None
-                return commands.Commit(hold, reference, lines, chance() < 0.5, self._maybe_key())
-            case "release":
-                return commands.Release(hold, self.random.choice([None, "changed my mind"]), self._maybe_key())
-            case "extend":
-                return commands.Extend(hold, self.random.choice([1, 1_000, 700_000, 90_000_000]), self._maybe_key())
-            case "amend":
-                return commands.Amend(hold, self._lines_near(duel, hold), self._maybe_key())
-            case "move":
-                return self._movement(duel, hold)
-            case "policy":
-                return commands.SetPolicy(
-                    self.random.choice(SKUS), self._rules(duel), chance() < 0.4, self._maybe_key()
-                )
-            case _:
-                if chance() < 0.5:
-                    return commands.ReadHold(hold)
-                return commands.ReadStock(self.random.choice(SKUS), self.random.choice(POOLS))
+        makers = {
+            self._holding: 30,
+            self._committing: 14,
+            self._releasing: 6,
+            self._extending: 6,
+            self._amending: 10,
+            self._moving: 18,
+            self._ruling: 6,
+            self._reading: 5,
+        }
+        make = self.random.choices(list(makers), list(makers.values()))[0]
+        return make(duel, self._hold_id(duel))
 
-    def _movement(self, duel: Duel, hold: str) -> commands.Move:
+    def _holding(self, _: Duel, __: str) -> commands.Hold:
+        ttl_ms = self.random.choice([None, None, 1, 20, 20, 1_000, 600_000, 86_400_000, 86_400_001])
+        buyer = self.random.choice([None, "ann", "ann", "bob"])
+        metadata = self.random.choice([None, '{"cart":"7"}'])
+        return commands.Hold(self._key(), self._lines(), buyer, ttl_ms, self.random.random() < 0.3, metadata)
+
+    def _committing(self, duel: Duel, hold: str) -> commands.Commit:
+        lines = self._lines_near(duel, hold) if self.random.random() < 0.4 else None
+        reference = self.random.choice([None, "order-1", "order-2"])
+        return commands.Commit(hold, reference, lines, self.random.random() < 0.5, self._maybe_key())
+
+    def _releasing(self, _: Duel, hold: str) -> commands.Release:
+        return commands.Release(hold, self.random.choice([None, "changed my mind"]), self._maybe_key())
+
+    def _extending(self, _: Duel, hold: str) -> commands.Extend:
+        return commands.Extend(hold, self.random.choice([1, 1_000, 700_000, 90_000_000]), self._maybe_key())
+
+    def _amending(self, duel: Duel, hold: str) -> commands.Amend:
+        return commands.Amend(hold, self._lines_near(duel, hold), self._maybe_key())
+
+    def _reading(self, _: Duel, hold: str) -> Any:
+        if self.random.random() < 0.5:
+            return commands.ReadHold(hold)
+        return commands.ReadStock(self.random.choice(SKUS), self.random.choice(POOLS))
+
+    def _moving(self, duel: Duel, hold: str) -> commands.Move:
         kind = self.random.choice(
             ["receipt", "receipt", "shipment", "return", "damage", "adjustment", "transfer", "cancel", "cancel"]
         )
@@ -146,7 +152,7 @@ class Crowd:
             ("eu" if pool == "default" else "default") if kind == "transfer" else None,
         )
 
-    def _rules(self, duel: Duel) -> dict[str, Any]:
+    def _ruling(self, duel: Duel, _: str) -> commands.SetPolicy:
         now_ms = duel.reference.now_ms
         choices: dict[str, list[Any]] = {
             "class": [None, "fragile"],
@@ -158,7 +164,8 @@ class Crowd:
             "partition_key": [None, "drop"],
             "pools": [{"default": {"safety_stock": 1}}, {"eu": {"oversell_allowance": 2, "safety_stock": 0}}, {}],
         }
-        return {name: self.random.choice(values) for name, values in choices.items() if self.random.random() < 0.25}
+        fields = {name: self.random.choice(values) for name, values in choices.items() if self.random.random() < 0.25}
+        return commands.SetPolicy(self.random.choice(SKUS), fields, self.random.random() < 0.4, self._maybe_key())
 
 
 def _verb(command: Any) -> str:
