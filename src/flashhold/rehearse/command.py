@@ -24,7 +24,7 @@ def command(
     stock_ratio: Annotated[
         float, typer.Option(help="Opening stock ÷ units that leave; below 1 rehearses scarcity.")
     ] = 1.0,
-    connections: Annotated[int, typer.Option(min=2, max=1000, help="Requests under way at a time.")] = 32,
+    connections: Annotated[int, typer.Option(min=2, max=1000, help="Requests under way at a time.")] = 48,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report with pictures to this file.")] = None,
     limit_rows: Annotated[int | None, typer.Option(min=1, help="Play only the first rows.")] = None,
     pool: Annotated[str, typer.Option(help="The pool to play in; one of its own keeps live stock apart.")] = "default",

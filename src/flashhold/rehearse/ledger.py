@@ -77,32 +77,41 @@ class Fold:
         self._own_keys: set[str] = set()
         self._own_holds: set[str] = set()
 
-    async def follow(self, caller: Caller, partition: str) -> None:
+    async def follow(self, caller: Caller, partition: str, on_page: Callable[[], None]) -> None:
         """Read a partition to its present end."""
-        while True:
-            answer = await caller.call("ledger", self._requests.ledger(partition, self._cursors.get(partition)))
-            if answer.status != 200:
-                raise LedgerUnreadable(f"GET /v1/ledger answered {answer.status} {answer.body[:200]!r}")
-            try:
-                page = _page.decode(answer.body)
-            except msgspec.DecodeError as error:
-                raise LedgerUnreadable(f"GET /v1/ledger: {error}") from error
-            last = self.places.get(partition, (0, 0))
-            for entry in page.items:
-                # The last page is read again when there may be more behind it; its known entries are skipped.
-                if (entry.epoch, entry.seq) > last:
-                    self.add(entry)
-            if page.next_cursor is None or not page.items:
-                return
+        last = self.places.get(partition, (0, 0))
+        page = await self._read(caller, partition)
+        while page.items and page.next_cursor is not None:
             self._cursors[partition] = page.next_cursor
+            # The next page is on its way while this one is added up.
+            coming = asyncio.create_task(self._read(caller, partition))
+            await asyncio.sleep(0)
+            self._add_behind(last, page)
+            on_page()
+            page = await coming
+        self._add_behind(last, page)
+
+    async def _read(self, caller: Caller, partition: str) -> _Page:
+        answer = await caller.call("ledger", self._requests.ledger(partition, self._cursors.get(partition)))
+        if answer.status != 200:
+            raise LedgerUnreadable(f"GET /v1/ledger answered {answer.status} {answer.body[:200]!r}")
+        try:
+            return _page.decode(answer.body)
+        except msgspec.DecodeError as error:
+            raise LedgerUnreadable(f"GET /v1/ledger: {error}") from error
+
+    def _add_behind(self, last: tuple[int, int], page: _Page) -> None:
+        """The page that was the last one is read again when there may be more; what is known of it is skipped."""
+        for entry in page.items:
+            if (entry.epoch, entry.seq) > last:
+                self.add(entry)
 
     async def reach(self, caller: Caller, places: dict[str, tuple[int, int]], on_page: Callable[[], None]) -> None:
         """Follow until every place of `places` has been read; gives up when the ledger stands still, with a finding."""
         for partition, place in places.items():
             moved = time.monotonic()
             while (here := self.places.get(partition, (0, 0))) < place:
-                await self.follow(caller, partition)
-                on_page()
+                await self.follow(caller, partition, on_page)
                 if self.places.get(partition, (0, 0)) != here:
                     moved = time.monotonic()
                 elif time.monotonic() - moved > STALLED_AFTER_S:

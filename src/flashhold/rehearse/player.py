@@ -70,6 +70,10 @@ class Played:
             self.places[placed.partition] = place
 
 
+_Step = tuple[int, Event, int]
+"""The event's index, the event, and which of a cart's holds (0 for a movement)."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Sold:
     """A hold that is to be committed and shipped."""
@@ -112,15 +116,15 @@ class Player:
     async def play(self) -> None:
         """Play every event. Raises `ApiUnreachable`, `KeyRefused`."""
         self._began = time.monotonic()
-        events = iter(enumerate(self._plan.events))
+        steps = self._steps()
         if not self._plan.ordered:
-            await together(self._as_they_come(caller, events) for caller in self._callers)
+            await together(self._as_they_come(caller, steps) for caller in self._callers)
             return
         sold: asyncio.Queue[_Sold | None] = asyncio.Queue(_SOLD_WAITING_MAX)
         lane, *fulfilling = self._callers
         await together(
             [
-                self._in_file_order(lane, events, sold, len(fulfilling)),
+                self._in_file_order(lane, steps, sold, len(fulfilling)),
                 *(self._fulfil(caller, sold) for caller in fulfilling),
             ]
         )
@@ -129,32 +133,35 @@ class Player:
         for caller in self._callers:
             caller.close()
 
-    async def _as_they_come(self, caller: Caller, events: Iterator[tuple[int, Event]]) -> None:
-        """Take the next event and see it through. With stock enough for everything, no order changes the result."""
-        for index, event in events:
+    def _steps(self) -> Iterator[_Step]:
+        """The events in file order, a cart's holds one by one: its parts stand for themselves, and a cart of a thousand
+        lines does not keep one connection busy when all others are done."""
+        for index, event in enumerate(self._plan.events):
+            for part in range(len(event.holds) if isinstance(event, Cart) else 1):
+                yield index, event, part
+
+    async def _as_they_come(self, caller: Caller, steps: Iterator[_Step]) -> None:
+        """Take the next step and see it through. With stock enough for everything, no order changes the result."""
+        for index, event, part in steps:
             await self._until_due(event.at_s)
             if isinstance(event, Movement):
                 await self._move(caller, event)
-                continue
-            for part in range(len(event.holds)):
-                if sold := await self._hold(caller, event, index, part):
-                    await self._commit_and_ship(caller, sold)
+            elif sold := await self._hold(caller, event, index, part):
+                await self._commit_and_ship(caller, sold)
 
     async def _in_file_order(
-        self, caller: Caller, events: Iterator[tuple[int, Event]], queue: "asyncio.Queue[_Sold | None]", readers: int
+        self, caller: Caller, steps: Iterator[_Step], queue: "asyncio.Queue[_Sold | None]", readers: int
     ) -> None:
         """Decide one after the other whatever competes for stock; committing and shipping compete for nothing."""
-        for index, event in events:
+        for index, event, part in steps:
             await self._until_due(event.at_s)
             if isinstance(event, Movement):
                 if event.kind == "damage" or event.quantity < 0:
                     await self._until_shipped(event.sku)
                 await self._move(caller, event)
-                continue
-            for part in range(len(event.holds)):
-                if sold := await self._hold(caller, event, index, part):
-                    self._unshipped.update(line.sku for line in sold.lines)
-                    await queue.put(sold)
+            elif sold := await self._hold(caller, event, index, part):
+                self._unshipped.update(line.sku for line in sold.lines)
+                await queue.put(sold)
         for _ in range(readers):
             await queue.put(None)
 

@@ -22,7 +22,7 @@ from flashhold.rehearse.reader import read
 from flashhold.rehearse.requests import Requests
 from flashhold.rehearse.result import Result, Seconds
 
-CONNECTIONS = 32
+CONNECTIONS = 48
 """Requests under way at a time: enough that the API always finds a batch waiting, few enough to stay quick."""
 
 _WATCH_S = 0.2
