@@ -31,6 +31,16 @@ class Request(NamedTuple):
     """When the loop's clock passes this, nobody asks again."""
 
 
+class Flight(NamedTuple):
+    """A batch on its way. `freeing`: through the script that may run out of memory; `again`: sent a second time."""
+
+    requests: list[Request]
+    data: bytes
+    nonce: str
+    freeing: bool
+    again: bool = False
+
+
 class Batcher:
     """Gathers requests, sends batches, hands outcomes back."""
 
@@ -42,7 +52,8 @@ class Batcher:
         self._in_flight = 0
         self._scheduled = False
         self._nonces = itertools.count(1)
-        self._sends: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._timeout_s = options.reply_timeout_ms / 1000
         self.waiting_commands = 0
         link.on_ready = self._flush
         link.on_down = self._fail_waiting
@@ -63,7 +74,7 @@ class Batcher:
         future: asyncio.Future[Any] = self._loop.create_future()
         wires = [encode(command) for command in batch]
         weight = sum(map(_weight, batch))
-        until = self._loop.time() + self._options.reply_timeout_ms / 1000
+        until = self._loop.time() + self._timeout_s
         self._waiting.append(Request(batch, wires, future, single, weight, until))
         self.waiting_commands += len(batch)
         if not self._scheduled and self._in_flight < self._options.batches_in_flight_max:
@@ -101,25 +112,31 @@ class Batcher:
 
     def _send(self, requests: list[Request], *, freeing: bool = False) -> None:
         wires = [wire for request in requests for wire in request.wires]
-        nonce = str(next(self._nonces))
-        self._in_flight += 1
-        task = self._loop.create_task(self._exchange(requests, wires, nonce, freeing))
-        self._sends.add(task)
-        task.add_done_callback(self._sends.discard)
+        flight = Flight(requests, encode_batch(wires), str(next(self._nonces)), freeing)
+        self._launch(flight)
 
-    async def _exchange(self, requests: list[Request], wires: list[Wire], nonce: str, freeing: bool) -> None:
+    def _launch(self, flight: Flight) -> None:
+        """Callbacks, not a task: a batch of one costs what a batch costs, and most batches of a quiet shop are of one."""
+        reply = self._link.apply(flight.nonce, flight.data, freeing=flight.freeing)
+        self._in_flight += 1
+        late = self._loop.call_later(self._timeout_s, self._link.abort, "no reply in time")
+        reply.add_done_callback(lambda done: self._landed(flight, late, done))
+
+    def _landed(self, flight: Flight, late: asyncio.TimerHandle, done: "asyncio.Future[Any]") -> None:
+        late.cancel()
+        self._in_flight -= 1
         try:
-            reply = await self._link.apply(nonce, encode_batch(wires), freeing=freeing)
+            reply = done.result()
             if isinstance(reply, ServerError):
-                self._refused_by_server(requests, reply, freeing)
+                self._refused_by_server(flight, reply)
             else:
-                self._settle(requests, nonce, unpack(reply))
+                self._settle(flight.requests, flight.nonce, unpack(reply))
         except FlashHoldError as error:
-            _fail(requests, error)
-        finally:
-            self._in_flight -= 1
-            if self._waiting:
-                self._flush()
+            _fail(flight.requests, error)
+        if self._waiting:
+            self._flush()
+        if not self._in_flight:
+            self._idle.set()
 
     def _settle(self, requests: list[Request], nonce: str, reply: Sequence[Any]) -> None:
         echoed, now_ms, epoch, seq, chain, replies = reply
@@ -157,29 +174,36 @@ class Batcher:
         self._waiting.appendleft(request)
         self.waiting_commands += len(request.commands)
 
-    def _refused_by_server(self, requests: list[Request], error: Exception, freeing: bool) -> None:
-        """Nothing of the batch was applied. Out of memory, what frees some is sent again by itself."""
-        if not str(error).startswith("OOM") or freeing:
+    def _refused_by_server(self, flight: Flight, error: Exception) -> None:
+        """Nothing of the batch was applied, so what can be mended is sent once more."""
+        text = str(error)
+        if text.startswith("NOSCRIPT") and not flight.again:
+            # The server has forgotten its scripts (a restart, a SCRIPT FLUSH). Calls are carried out in order, so the
+            # batch may follow the script on the same connection without waiting.
+            self._link.load_scripts()
+            self._launch(flight._replace(again=True))
+        elif text.startswith("OOM") and not flight.freeing:
+            # Out of memory, what gives stock or memory back is sent by itself, with leave to use the last reserves.
+            give_back = [one for one in flight.requests if all(isinstance(c, FREEING) for c in one.commands)]
+            others = [one for one in flight.requests if one not in give_back]
+            _fail(others, StoreUnavailable("the store is out of memory; it takes no new holds until some is freed"))
+            if give_back:
+                self._send(give_back, freeing=True)
+        else:
             raise self._link.translate(error)
-        give_back = [request for request in requests if all(isinstance(one, FREEING) for one in request.commands)]
-        others = [request for request in requests if request not in give_back]
-        _fail(others, StoreUnavailable("the store is out of memory; it takes no new holds until some is freed"))
-        if give_back:
-            self._send(give_back, freeing=True)
 
     def _fail_waiting(self, error: FlashHoldError) -> None:
         requests = list(self._waiting)
         self._waiting.clear()
         self.waiting_commands = 0
         _fail(requests, error)
+        self._idle.set()
 
     async def drain(self) -> None:
         """Waits until nothing is waiting or in flight."""
-        while self._sends or (self._waiting and self._link.ready):
-            if self._sends:
-                await asyncio.wait(set(self._sends))
-            else:
-                await asyncio.sleep(0)
+        while self._in_flight or (self._waiting and self._link.ready):
+            self._idle.clear()
+            await self._idle.wait()
 
 
 def _weight(command: Command) -> int:

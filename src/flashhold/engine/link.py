@@ -63,19 +63,17 @@ class Link:
             raise self.translate(reply)
         return reply
 
-    async def apply(self, nonce: str, batch: bytes, *, freeing: bool) -> Any:
-        """Runs a batch; the script's reply, or the `ServerError` that the server answered before it began.
-
-        Raises StoreUnavailable when the outcome is unknown.
-        """
-        connection = self._connected()
+    def apply(self, nonce: str, batch: bytes, *, freeing: bool) -> "asyncio.Future[Any]":
+        """Runs a batch. The future's result is the script's reply, or the `ServerError` that the server answered
+        before it began; its exception, StoreUnavailable, means that the outcome is unknown."""
         data = b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (self._apply[freeing], len(nonce), nonce.encode(), len(batch), batch)
-        reply = await self._timed(connection.call(data))
-        if isinstance(reply, ServerError) and str(reply).startswith("NOSCRIPT"):
-            # The server has forgotten its scripts, so it has run nothing: this alone may be sent again.
-            await self._load_scripts(connection)
-            reply = await self._timed(connection.call(data))
-        return reply
+        return self._connected().call(data)
+
+    def load_scripts(self) -> None:
+        """Sends the batch scripts once more, ahead of whatever is sent next; who needs them sees whether they came."""
+        for script in (self._scripts.apply, self._scripts.apply_freeing):
+            loading = self._connected().call(command_bytes("SCRIPT", "LOAD", script.source))
+            loading.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _connected(self) -> HotConnection:
         if self._connection is None or not self.ready:
