@@ -21,7 +21,7 @@ ServerError = hiredis.ReplyError
 
 def command_bytes(*arguments: bytes | str | int) -> bytes:
     """One command in the Redis protocol."""
-    return cast(bytes, hiredis.pack_command(arguments))
+    return cast(bytes, hiredis.pack_command(cast(Any, arguments)))
 
 
 class HotConnection(asyncio.Protocol):
