@@ -158,7 +158,7 @@ def test_exit_statuses(flashhold: Running, small_file: Path, tmp_path: Path) -> 
     assert done.returncode == 2
 
 
-async def test_unreachable_at_once(small_file: Path) -> None:
+def test_unreachable_at_once(small_file: Path) -> None:
     """No minute of patience for an API that was never there."""
     with pytest.raises(ApiUnreachable):
         rehearse(small_file, f"http://127.0.0.1:{free_port()}", "key")
