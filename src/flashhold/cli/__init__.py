@@ -26,6 +26,7 @@ app.command(epilog=roles.WORKER_EXAMPLE)(roles.worker)
 app.command(epilog=roles.MIGRATE_EXAMPLE)(roles.migrate)
 app.add_typer(keys.app, name="keys")
 app.command(epilog=checks.DOCTOR_EXAMPLE)(checks.doctor)
+app.command(epilog=checks.AUDIT_EXAMPLE)(checks.audit)
 app.command("rehearse", epilog=rehearse.EPILOG)(rehearse.command)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flashhold.cli.reporting import print_json
-from flashhold.cli.stores import DEFAULT_DATA_DIR, DataDir, Json, database_url, settings, use_stores
+from flashhold.cli.stores import DEFAULT_DATA_DIR, DataDir, Json, database_url, use_stores
 
 SERVE_EXAMPLE = "Example: FLASHHOLD_REDIS_URL=redis://cache:6379/0 flashhold serve --host 0.0.0.0 --processes 4"
 WORKER_EXAMPLE = "Example: FLASHHOLD_DATABASE_URL=postgresql://flashhold@db/flashhold flashhold worker"
@@ -25,16 +25,18 @@ def serve(
         if value is not None:
             os.environ[f"FLASHHOLD_{name}"] = str(value)
     from flashhold.http.serve import run  # noqa: PLC0415
+    from flashhold.wiring import read_settings  # noqa: PLC0415
 
-    run(settings())
+    run(read_settings())
 
 
 def worker(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Carry the journal into the ledger and expire holds, until SIGTERM; then finish the batch in hand."""
     use_stores(data_dir)
+    from flashhold.wiring import read_settings  # noqa: PLC0415
     from flashhold.worker import run  # noqa: PLC0415
 
-    run(settings())
+    run(read_settings())
 
 
 def migrate(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:

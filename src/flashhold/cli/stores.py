@@ -10,7 +10,6 @@ from flashhold.domain.errors import Misconfigured
 
 if TYPE_CHECKING:
     from flashhold.embedded.servers import PostgresServer, RedisServer
-    from flashhold.settings import Settings
 
 DataDir = Annotated[
     Path,
@@ -46,19 +45,6 @@ def use_stores(data_dir: Path) -> None:
     """Set both variables to these URLs, for what reads the settings from the environment."""
     os.environ["FLASHHOLD_REDIS_URL"] = redis_url(data_dir)
     os.environ["FLASHHOLD_DATABASE_URL"] = database_url(data_dir)
-
-
-def settings() -> "Settings":
-    """The settings of this process. Raises `typer.BadParameter` (status 2) that names each variable that is wrong."""
-    from pydantic import ValidationError  # noqa: PLC0415
-
-    from flashhold.settings import Settings  # noqa: PLC0415
-
-    try:
-        return Settings()
-    except ValidationError as error:
-        wrong = "; ".join(f"FLASHHOLD_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-        raise typer.BadParameter(wrong, param_hint="environment") from error
 
 
 def _url(variable: str, server: "RedisServer | PostgresServer") -> str:

@@ -29,7 +29,9 @@ def up(
     FLASHHOLD_REDIS_URL or FLASHHOLD_DATABASE_URL, if set, name a store to use instead of the embedded one.
     """
     from flashhold.embedded.supervisor import Up  # noqa: PLC0415
+    from flashhold.wiring import read_settings  # noqa: PLC0415
 
+    level = read_settings().durability  # a setting that makes no sense is to be found before anything is started
     data_dir = data_dir.absolute()
 
     def prepare(stores: "Stores") -> None:
@@ -44,13 +46,12 @@ def up(
         environ=dict(os.environ),
         prepare=prepare,
         say=say,
-        welcome=lambda url, stores: welcome(url, stores, data_dir),
+        welcome=lambda url, stores: welcome(url, stores, data_dir, level),
     ).run()
 
 
-def welcome(url: str, stores: "Stores", data_dir: Path) -> list[str]:
+def welcome(url: str, stores: "Stores", data_dir: Path, level: str) -> list[str]:
     """The line that says what is ready where, and three commands to try."""
-    level = os.environ.get("FLASHHOLD_DURABILITY", "disk")
     curl = f'curl -s {url}/v1/{{}} -H "Authorization: Bearer $KEY" -H "Content-Type: application/json"'
     key = '-H "Idempotency-Key: try-$RANDOM$RANDOM"'
     return [
