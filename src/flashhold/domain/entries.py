@@ -59,7 +59,7 @@ class Batch(NamedTuple):
     stream_id: str
     epoch: int
     first_seq: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs of a batch
     at_ms: int
     chain: str
     payload: bytes

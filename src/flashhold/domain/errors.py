@@ -24,7 +24,7 @@ class NotDurable(FlashHoldError):
 
 
 class Recovering(FlashHoldError):
-    """The partition holds no installed state, or is being rebuilt; nothing is decided until it agrees with the ledger."""
+    """The partition holds no state, or is being rebuilt; nothing is decided until it agrees with the ledger."""
 
 
 class LedgerUnavailable(FlashHoldError):

@@ -116,7 +116,7 @@ class Batcher:
         self._launch(flight)
 
     def _launch(self, flight: Flight) -> None:
-        """Callbacks, not a task: a batch of one costs what a batch costs, and most batches of a quiet shop are of one."""
+        """Callbacks, not a task: in a quiet shop most batches are of one command, and a task costs more than that."""
         reply = self._link.apply(flight.nonce, flight.data, freeing=flight.freeing)
         self._in_flight += 1
         late = self._loop.call_later(self._timeout_s, self._link.abort, "no reply in time")

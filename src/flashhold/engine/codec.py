@@ -196,17 +196,22 @@ def _hold_line(
 def _stock(command: commands.ReadStock, reply: Sequence[Any], moment: Moment) -> model.Stock:
     # The seq of the read itself: the rest of its batch may have moved the partition on.
     _, counters, details, seq = reply
-    place = (moment.partition, moment.epoch, seq)
+    available, held, committed, damaged, in_transit, safety_stock, oversell_allowance = counters
+    partition, epoch = moment.partition, moment.epoch
     return model.Stock(
-        command.sku, command.pool, *counters, *place, moment.now_ms, policy(command.sku, details, False, *place)
-    )
+        command.sku, command.pool, available, held, committed, damaged, in_transit, safety_stock, oversell_allowance,
+        partition, epoch, seq, moment.now_ms, policy(command.sku, details, False, partition, epoch, seq),
+    )  # fmt: skip
 
 
 def policy(sku: str, details: dict[str, Any], created: bool, partition: str, epoch: int, seq: int) -> model.Policy:
     """A policy from its form in replies and journal (lua/verbs/policy.lua)."""
     pools = {name: PoolPolicy(*values) for name, values in sorted(details["pools"].items())}
-    fields = ("class", "hold_ttl_ms", "hold_ttl_max_ms", "max_per_buyer", "opens_at_ms", "closes_at_ms", "partition_key")
-    return model.Policy(sku, *(details.get(name) for name in fields), pools, created, partition, epoch, seq)
+    said = details.get
+    return model.Policy(
+        sku, said("class"), said("hold_ttl_ms"), said("hold_ttl_max_ms"), said("max_per_buyer"), said("opens_at_ms"),
+        said("closes_at_ms"), said("partition_key"), pools, created, partition, epoch, seq,
+    )  # fmt: skip
 
 
 def decode_entry(wire: Sequence[Any], partition: str, epoch: int, seq: int, at_ms: int, chain: str) -> Entry:

@@ -17,7 +17,7 @@ def require(level: Durability, settings: dict[str, str]) -> None:
     if level == Durability.MEMORY:
         return
     if settings.get("appendonly") != "yes":
-        raise NotDurable("level disk needs appendonly yes: set it with CONFIG SET appendonly yes, then restart FlashHold")
+        raise NotDurable("level disk needs appendonly yes: run CONFIG SET appendonly yes, then restart FlashHold")
     if settings.get("appendfsync") != "always":
         raise NotDurable(
             f"level disk needs appendfsync always, but it is {settings.get('appendfsync')}: acknowledged holds of the "

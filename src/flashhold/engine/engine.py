@@ -83,8 +83,8 @@ class Engine:
         await self._link.close()
 
     async def install(self) -> None:
-        """Makes the partition in an empty store; does nothing where it is. Compare with the ledger first: an empty store
-        beside a ledger with entries is a loss, not a beginning."""
+        """Makes the partition in an empty store; does nothing where it is. Compare with the ledger first: an empty
+        store beside a ledger with entries is a loss, not a beginning."""
         await self._link.install()
 
     @property

@@ -50,7 +50,7 @@ class Journal:
     def read(self, after_stream_id: str, batches_max: int, block_ms: int) -> list[Batch]:
         """The next batches behind a stream id ("0" for the first), waiting up to `block_ms` (0: not at all)."""
         try:
-            found = self._client.execute_command(
+            found = self._client.execute_command(  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
                 "XREAD", "COUNT", batches_max, *(("BLOCK", block_ms) if block_ms else ()), "STREAMS",
                 self._keys.journal, after_stream_id, NEVER_DECODE=True,
             )  # fmt: skip
@@ -86,7 +86,7 @@ class Journal:
             epoch, seq, chain, clock = self._client.hmget(self._keys.meta, "epoch", "seq", "chain", "clock")
         except redis.RedisError as error:
             raise StoreUnavailable(f"cannot read the partition's place: {error}") from error
-        if epoch is None:
+        if epoch is None or seq is None or chain is None or clock is None:
             return None
         return Place(self._partition, int(epoch), int(seq), _text(chain), int(clock))
 

@@ -110,9 +110,7 @@ class Link:
         shared = self._options.shared()
         settings = [item for pair in shared.items() for item in pair]
         script = self._scripts.install
-        found = await self.call(
-            "EVALSHA", script.sha, 1, self._keys.meta, epoch, seq, chain, SCHEMA, *settings
-        )  # fmt: skip
+        found = await self.call("EVALSHA", script.sha, 1, self._keys.meta, epoch, seq, chain, SCHEMA, *settings)
         self._check_meta(_text_map(found))
 
     def _check_meta(self, meta: dict[str, str]) -> None:
@@ -141,11 +139,8 @@ class Link:
         try:
             await self._load_scripts(connection)
             settings = await self._timed(connection.call(command_bytes("CONFIG", "GET", "append*")))
-            if not isinstance(settings, ServerError):
-                settings = _text_map(settings)
-            else:
-                settings = {}
-            durability.require(self._options.durability, settings)
+            known = {} if isinstance(settings, ServerError) else _text_map(settings)
+            durability.require(self._options.durability, known)
             meta = _text_map(await self._timed(connection.call(command_bytes("HGETALL", self._keys.meta))))
             if meta:
                 self._check_meta(meta)
@@ -158,7 +153,7 @@ class Link:
         self.on_ready()
 
     def _refuse_lost_tail(self, meta: dict[str, str]) -> None:
-        """A store that stands before what it has shown us has lost acknowledged entries: nothing may be sold from it."""
+        """A store that stands before what it has shown us has lost acknowledged entries: nothing is sold from it."""
         place = (int(meta.get("epoch", 0)), int(meta.get("seq", 0)))
         if place[0] <= self._seen[0] and place < self._seen:
             raise Recovering(
