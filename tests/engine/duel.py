@@ -5,7 +5,6 @@ which tells the one instant at which the batch was decided. So nothing here depe
 deadlines can be tried to the millisecond.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from flashhold.domain.model import Hold, Policy, PoolPolicy, Stock, Swept
 from flashhold.domain.outcomes import Applied, Refused
 from flashhold.engine.journal import Journal, decode_batch
 from flashhold.engine.keys import partition_keys
+from tests.engine.proof import next_head
 from tests.model.books import BUCKETS, BookEntry
 from tests.model.reference import Reference
 
@@ -141,9 +141,7 @@ class Duel:
     def _take_in_journal(self) -> None:
         while batches := self.journal.read(self.read_up_to, 100, 0):
             for batch in batches:
-                payload = hashlib.sha1(batch.payload).hexdigest()
-                place = f"{batch.epoch}:{batch.first_seq}:{batch.count}:{batch.at_ms}"
-                chain = hashlib.sha1(f"{self.chain}:{place}:{payload}".encode()).hexdigest()
+                chain = next_head(self.chain, batch)
                 if chain != batch.chain:
                     raise Disagreement(f"the chain breaks at seq {batch.first_seq}")
                 self.chain, self.read_up_to = chain, batch.stream_id
