@@ -15,6 +15,7 @@ import time
 import uuid
 from collections import deque
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,8 @@ class Device(User):
             "Content-Type": "application/json",
         }
         # Free connections; a second one for the second click. The last one freed is used first and stays warm.
-        self._free = [KeepAlive(self.host, headers, _TIMEOUT_SECONDS) for _ in range(2)]
-        self._headers = headers
+        self._open = partial(KeepAlive, self.host or "", headers, _TIMEOUT_SECONDS)
+        self._free = [self._open() for _ in range(2)]
 
     @task
     def serve(self) -> None:
@@ -147,7 +148,7 @@ class Device(User):
         return answer
 
     def _send(self, path: str, body: bytes, headers: dict[str, str], asked: Answer) -> Answer:
-        connection = self._free.pop() if self._free else KeepAlive(self.host, self._headers, _TIMEOUT_SECONDS)
+        connection = self._free.pop() if self._free else self._open()
         sent = time.time()
         trouble: Exception | None = None
         try:

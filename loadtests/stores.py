@@ -15,7 +15,7 @@ from urllib.error import URLError
 
 import psycopg
 
-from flashhold.embedded import binaries, servers
+from flashhold.embedded import binaries, processes, servers
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60.0
@@ -111,6 +111,7 @@ def running(
             stdin=subprocess.DEVNULL,
             cwd=REPOSITORY,
             env={**os.environ, **(environment or {})},
+            preexec_fn=processes.die_with_parent(stop_signal),  # however this run ends, its servers end
         )
     pin(process.pid, core)
     try:

@@ -121,10 +121,7 @@ async def _fill(engine: Engine, client: "redis.Redis", size: Size) -> Promised:
     by_seq = array("q")
     commands = _ending_at(deadline, size.holds)
     while chunk := list(itertools.islice(commands, 4 * use.BULK)):
-        outcomes = await engine.submit_many(chunk)
-        use.accepted(outcomes)
-        for outcome in outcomes:
-            hold = outcome.value
+        for hold in use.accepted(await engine.submit_many(chunk)):
             by_seq.extend([0] * (hold.seq + 1 - len(by_seq)))
             by_seq[hold.seq] = hold.expires_at_ms
     use.trim_journal(client)

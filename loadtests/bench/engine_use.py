@@ -6,13 +6,15 @@ import itertools
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import redis
 
 from flashhold import Applied, Engine, EngineOptions, Line
+from flashhold.domain import model
 from flashhold.domain.commands import Hold
+from flashhold.domain.outcomes import Outcome
 from flashhold.engine.durability import Durability
 from flashhold.engine.journal import Journal
 from loadtests import stores
@@ -78,11 +80,14 @@ async def hold_one_each(engine: Engine, commands: Iterator[Hold], tasks: int) ->
     return time.perf_counter() - began
 
 
-def accepted(outcomes: list[object]) -> None:
-    """Raises RuntimeError unless every outcome is an acceptance that happened now."""
+def accepted(outcomes: Sequence[Outcome[model.Hold]]) -> list[model.Hold]:
+    """The holds. Raises RuntimeError unless every outcome is an acceptance that happened now."""
+    made = []
     for outcome in outcomes:
-        if type(outcome) is not Applied or outcome.replayed:
+        if not isinstance(outcome, Applied) or outcome.replayed:
             raise RuntimeError(f"A hold was not accepted: {outcome}")
+        made.append(outcome.value)
+    return made
 
 
 def trim_journal(client: "redis.Redis") -> None:

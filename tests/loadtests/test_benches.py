@@ -18,7 +18,7 @@ def binary() -> RedisBinary:
 @pytest.mark.skipif(not shutil.which("redis-benchmark"), reason="redis-benchmark comes with redis-tools")
 async def test_the_engine_is_measured_in_both_shapes_at_both_levels(tmp_path: Path, binary: RedisBinary) -> None:
     """Two levels, two shapes, and the fsynced divisor; all of an order that a real engine can have."""
-    size = engine.Size(holds=2_000, increments=5_000, tasks=100, repetitions=1)
+    size = engine.Size(holds=2_000, increments=5_000, increments_synced=1_000, tasks=100, repetitions=1)
     figures = await engine.measure(tmp_path, size, binary)
     assert [figure.bar for figure in figures] == [1.0, None, 0.7, None, None]
     assert all(0.01 < figure.measured < 20 for figure in figures)
