@@ -26,7 +26,7 @@ class Request(NamedTuple):
     future: "asyncio.Future[Any]"
     single: bool
     weight: int
-    """Lines and commands together: what bounds the time of a script."""
+    """Members of its commands, lines included: what bounds the time of a script."""
     given_up_at: float
     """When the loop's clock passes this, nobody asks again."""
 
@@ -73,7 +73,7 @@ class Batcher:
             raise self._link.down
         future: asyncio.Future[Any] = self._loop.create_future()
         wires = [encode(command) for command in batch]
-        weight = sum(map(_weight, batch))
+        weight = sum(map(len, wires))
         until = self._loop.time() + self._timeout_s
         self._waiting.append(Request(batch, wires, future, single, weight, until))
         self.waiting_commands += len(batch)
@@ -117,7 +117,7 @@ class Batcher:
 
     def _launch(self, flight: Flight) -> None:
         """Callbacks, not a task: in a quiet shop most batches are of one command, and a task costs more than that."""
-        reply = self._link.apply(flight.nonce, flight.data, freeing=flight.freeing)
+        reply = self._link.apply(flight.nonce, flight.data, freeing=flight.freeing, by_source=flight.again)
         self._in_flight += 1
         late = self._loop.call_later(self._timeout_s, self._link.abort, "no reply in time")
         reply.add_done_callback(lambda done: self._landed(flight, late, done))
@@ -178,9 +178,8 @@ class Batcher:
         """Nothing of the batch was applied, so what can be mended is sent once more."""
         text = str(error)
         if text.startswith("NOSCRIPT") and not flight.again:
-            # The server has forgotten its scripts (a restart, a SCRIPT FLUSH). Calls are carried out in order, so the
-            # batch may follow the script on the same connection without waiting.
-            self._link.load_scripts()
+            # The server has forgotten its scripts (SCRIPT FLUSH) and has run nothing. Sent with its source the batch
+            # cannot meet that again, however often somebody flushes.
             self._launch(flight._replace(again=True))
         elif text.startswith("OOM") and not flight.freeing:
             # Out of memory, what gives stock or memory back is sent by itself, with leave to use the last reserves.
@@ -204,16 +203,6 @@ class Batcher:
         while self._in_flight or (self._waiting and self._link.ready):
             self._idle.clear()
             await self._idle.wait()
-
-
-def _weight(command: Command) -> int:
-    match command:
-        case commands.Hold(lines=lines) | commands.Amend(lines=lines):
-            return 1 + len(lines)
-        case commands.Sweep(expire_max, purge_max):
-            return expire_max + purge_max
-        case _:
-            return 2
 
 
 def _fail(requests: list[Request], error: FlashHoldError) -> None:

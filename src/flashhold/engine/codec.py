@@ -96,19 +96,20 @@ def encode(command: Command) -> Wire:
 def _encode_hold(command: commands.Hold) -> Wire:
     """A hold of whole lines brings the bytes of which the script makes its entry and its record: `body` and key."""
     key, lines, buyer, ttl_ms, allow_partial, metadata = command
-    flat = _flat(lines)
-    packed = _pack((buyer or "", metadata or "", ttl_ms or 0, flat))
-    digest = key_digest(key)
+    buyer, ttl_ms, flat = buyer or "", ttl_ms or 0, _flat(lines)
+    packed = _pack((buyer, metadata or "", ttl_ms, flat))
     if allow_partial:
         mark = fingerprint(b"hold_partially" + packed)
-        return ("hold_partially", digest, mark, key, buyer or "", ttl_ms or 0, metadata or "", *flat)
+        return ("hold_partially", key_digest(key), mark, key, buyer, ttl_ms, metadata or "", *flat)
     mark = fingerprint(b"hold" + packed)
-    return ("hold", digest, mark, _raw(_pack(key)), buyer or "", ttl_ms or 0, _raw(packed[1:]), *flat)
+    return ("hold", key_digest(key), mark, _raw(_pack(key)), buyer, ttl_ms, _raw(packed[1:]), *flat)
 
 
 def _raw(data: bytes) -> msgspec.Raw:
     """Bytes as a msgpack text, because the scripts' msgpack knows no `bin` and looks into no text."""
-    return msgspec.Raw(b"\xda" + len(data).to_bytes(2, "big") + data)
+    if len(data) < 65536:
+        return msgspec.Raw(b"\xda%c%c%b" % (len(data) >> 8, len(data) & 255, data))
+    return msgspec.Raw(b"\xdb" + len(data).to_bytes(4, "big") + data)
 
 
 def _policy_fields(fields: dict[str, Any], replace: bool) -> dict[str, Any]:
@@ -163,16 +164,16 @@ def _detail(wire: dict[str, Any]) -> dict[str, Any]:
 def _new_hold(command: commands.Hold, wire: Wire, reply: Sequence[Any], moment: Moment) -> model.Hold:
     _, seq, expires_ms, granted = reply
     if granted:
-        lines = tuple(
-            HoldLine(line.sku, line.pool, quantity, 0, 0, line.quantity)
-            for line, quantity in zip(command.lines, granted, strict=True)
-        )
+        lines = [
+            HoldLine(sku, pool, quantity, 0, 0, requested)
+            for (sku, requested, pool), quantity in zip(command.lines, granted, strict=True)
+        ]
     else:
-        lines = tuple([HoldLine(line.sku, line.pool, line.quantity) for line in command.lines])
-    partition = moment.partition
+        lines = [HoldLine(sku, pool, quantity) for sku, quantity, pool in command.lines]
+    partition, now_ms, epoch, _, _ = moment
     return model.Hold(
-        hold_id(partition, wire[1], seq), _HELD, lines, command.buyer or None, moment.now_ms, expires_ms,
-        None, None, None, False, command.metadata or None, partition, moment.epoch, seq,
+        hold_id(partition, wire[1], seq), _HELD, tuple(lines), command.buyer or None, now_ms, expires_ms,
+        None, None, None, False, command.metadata or None, partition, epoch, seq,
     )  # fmt: skip
 
 

@@ -38,8 +38,9 @@ class Link:
         self.on_down: Callable[[FlashHoldError], None] = lambda _: None
         keys = (len(self._keys), *self._keys)
         self._apply = {
-            False: _prefix(self._scripts.apply, keys),
-            True: _prefix(self._scripts.apply_freeing, keys),
+            (freeing, by_source): _prefix(script, keys, by_source)
+            for freeing, script in ((False, self._scripts.apply), (True, self._scripts.apply_freeing))
+            for by_source in (False, True)
         }
 
     async def open(self) -> None:
@@ -63,17 +64,13 @@ class Link:
             raise self.translate(reply)
         return reply
 
-    def apply(self, nonce: str, batch: bytes, *, freeing: bool) -> "asyncio.Future[Any]":
+    def apply(self, nonce: str, batch: bytes, *, freeing: bool, by_source: bool = False) -> "asyncio.Future[Any]":
         """Runs a batch. The future's result is the script's reply, or the `ServerError` that the server answered
-        before it began; its exception, StoreUnavailable, means that the outcome is unknown."""
-        data = b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (self._apply[freeing], len(nonce), nonce.encode(), len(batch), batch)
+        before it began; its exception, StoreUnavailable, means that the outcome is unknown. `by_source` brings the
+        script along, for a server that has forgotten it."""
+        prefix = self._apply[freeing, by_source]
+        data = b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (prefix, len(nonce), nonce.encode(), len(batch), batch)
         return self._connected().call(data)
-
-    def load_scripts(self) -> None:
-        """Sends the batch scripts once more, ahead of whatever is sent next; who needs them sees whether they came."""
-        for script in (self._scripts.apply, self._scripts.apply_freeing):
-            loading = self._connected().call(command_bytes("SCRIPT", "LOAD", script.source))
-            loading.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _connected(self) -> HotConnection:
         if self._connection is None or not self.ready:
@@ -110,7 +107,7 @@ class Link:
         shared = self._options.shared()
         settings = [item for pair in shared.items() for item in pair]
         script = self._scripts.install
-        found = await self.call("EVALSHA", script.sha, 1, self._keys.meta, epoch, seq, chain, SCHEMA, *settings)
+        found = await self.call("EVAL", script.source, 1, self._keys.meta, epoch, seq, chain, SCHEMA, *settings)
         self._check_meta(_text_map(found))
 
     def _check_meta(self, meta: dict[str, str]) -> None:
@@ -131,7 +128,7 @@ class Link:
 
     async def inspect(self) -> list[bytes]:
         """The flat reply of lua/inspect.lua."""
-        reply: list[bytes] = await self.call("EVALSHA", self._scripts.inspect.sha, 4, *self._keys[:4])
+        reply: list[bytes] = await self.call("EVAL", self._scripts.inspect.source, 4, *self._keys[:4])
         return reply
 
     async def _connect(self) -> None:
@@ -186,10 +183,10 @@ class Link:
                     attempt += 1
 
 
-def _prefix(script: Script, keys: tuple[int | str, ...]) -> bytes:
-    """The part of an EVALSHA that is the same for every batch: all but the two last arguments."""
-    whole = command_bytes("EVALSHA", script.sha, *keys, "", "")
-    return whole.removesuffix(b"$0\r\n\r\n$0\r\n\r\n")
+def _prefix(script: Script, keys: tuple[int | str, ...], by_source: bool) -> bytes:
+    """The part of a call that is the same for every batch: all but the two last arguments."""
+    name = ("EVAL", script.source) if by_source else ("EVALSHA", script.sha)
+    return command_bytes(*name, *keys, "", "").removesuffix(b"$0\r\n\r\n$0\r\n\r\n")
 
 
 def _text_map(flat: list[bytes]) -> dict[str, str]:
