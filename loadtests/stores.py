@@ -111,7 +111,8 @@ def running(
             stdin=subprocess.DEVNULL,
             cwd=REPOSITORY,
             env={**os.environ, **(environment or {})},
-            preexec_fn=processes.die_with_parent(stop_signal),  # however this run ends, its servers end
+            # However this run ends, its servers end. Safe: the function only makes a system call.
+            preexec_fn=processes.die_with_parent(stop_signal),  # noqa: PLW1509
         )
     pin(process.pid, core)
     try:
