@@ -70,7 +70,7 @@ class Reader:
             async with self._engine.connect() as connection:
                 return [ApiKey(*row) for row in await connection.execute(query)]
 
-    async def ledger_page(  # noqa: PLR0917  # the query's parameters, in the contract's order
+    async def ledger_page(  # the query's parameters, in the contract's order
         self,
         sku: str | None = None,
         hold: str | None = None,

@@ -30,6 +30,13 @@ _TYPES = {
     "holds": "text int8 int4 text text int8 int4 int8",
 }
 
+# Looked for first: an insert alone would wait for whoever is moving the row, even if it then did nothing.
+_FIRST = text("""
+    INSERT INTO partitions
+    SELECT :partition, 1, 0, :genesis, '0-0', 0, NULL, '-infinity', NULL, to_timestamp(0)
+     WHERE NOT EXISTS (SELECT FROM partitions WHERE partition = :partition)
+    ON CONFLICT DO NOTHING""")
+
 _CLAIM = text("""
     UPDATE partitions
        SET fence = fence + 1, holder = :holder,
@@ -47,6 +54,12 @@ _ADVANCE = text("""
            lease_until = clock_timestamp() + make_interval(secs => :lease_s)
      WHERE partition = :partition AND fence = :fence AND halted IS NULL
        AND epoch = :epoch_before AND seq = :seq_before AND chain = :chain_before""")
+
+_RENEW = text("""
+    UPDATE partitions
+       SET lease_until = clock_timestamp() + make_interval(secs => :lease_s),
+           as_of = greatest(as_of, clock_timestamp())
+     WHERE partition = :partition AND fence = :fence AND seq = :seq AND chain = :chain""")
 
 # CHECKs are tried on a proposed row before its conflict is seen, and a delta alone may be negative; hence no upsert.
 _BALANCES = """
@@ -222,14 +235,8 @@ class LedgerWriter:
 
     def claim(self) -> Lease | None:
         """Take or renew the lease under a new fence; None: another holds it. Raises `LedgerUnavailable`."""
-        known = {"partition": self.partition, "genesis": GENESIS}
         with translated(), self._engine.begin() as connection:
-            connection.execute(
-                text("""INSERT INTO partitions
-                        VALUES (:partition, 1, 0, :genesis, '0-0', 0, NULL, '-infinity', NULL, to_timestamp(0))
-                        ON CONFLICT DO NOTHING"""),
-                known,
-            )
+            connection.execute(_FIRST, {"partition": self.partition, "genesis": GENESIS})
             row = connection.execute(
                 _CLAIM, {"partition": self.partition, "holder": self.holder, "lease_s": self.lease_ms / 1000}
             ).one_or_none()
@@ -239,9 +246,19 @@ class LedgerWriter:
 
     def renew(self, lease: Lease) -> None:
         """Keep the lease, when the journal has just been found to hold nothing more: the ledger is complete as of now.
-        Raises `Fenced`, `LedgerUnavailable`."""
-        renewed = "lease_until = clock_timestamp() + make_interval(secs => :lease_s)"
-        if not self._update(lease, f"{renewed}, as_of = greatest(as_of, clock_timestamp())"):
+        Raises `Fenced` (also when the ledger is no longer at the lease's cursor), `LedgerUnavailable`."""
+        with translated(), self._engine.begin() as connection:
+            renewed = connection.execute(
+                _RENEW,
+                {
+                    "partition": self.partition,
+                    "fence": lease.fence,
+                    "seq": lease.cursor.seq,
+                    "chain": lease.cursor.chain,
+                    "lease_s": self.lease_ms / 1000,
+                },
+            )
+        if renewed.rowcount != 1:
             raise Fenced
 
     def hand_over(self, lease: Lease) -> None:
@@ -275,6 +292,6 @@ class LedgerWriter:
         with translated(), self._engine.begin() as connection:
             done = connection.execute(
                 text(f"UPDATE partitions SET {assignment} WHERE partition = :partition AND fence = :fence"),
-                {"partition": self.partition, "fence": lease.fence, "lease_s": self.lease_ms / 1000, **values},
+                {"partition": self.partition, "fence": lease.fence, **values},
             )
         return done.rowcount == 1

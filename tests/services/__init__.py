@@ -1,0 +1,1 @@
+"""Write-behind, sweep and audit between real stores."""
