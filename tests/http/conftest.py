@@ -1,10 +1,15 @@
 """A real API on real stores: one server a module, because starting one costs more than most tests do."""
 
 import asyncio
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
@@ -17,7 +22,7 @@ from flashhold.embedded.servers import PostgresServer
 from flashhold.http.serve import server_config
 from flashhold.ledger.api_keys import new_key, register
 from flashhold.settings import Settings
-from tests.conftest import REDIS_BINARIES, _fresh_database
+from tests.conftest import REDIS_BINARIES, _fresh_database, free_port
 
 
 class Api:
@@ -100,6 +105,31 @@ async def _until_ready(api: Api, patience_seconds: float) -> None:
             pass
         await asyncio.sleep(0.05)
     raise TimeoutError((await api.client.get("/readyz")).text)
+
+
+@contextmanager
+def serving(processes: int = 1, *, expect: int = 200, **environ: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """`flashhold serve` as its own processes; the parent and its URL, once readiness answers as expected."""
+    port = free_port()
+    variables = {"FLASHHOLD_PORT": str(port), "FLASHHOLD_PROCESSES": str(processes), **environ}
+    command = [sys.executable, "-c", "from flashhold.http.serve import serve; serve()"]
+    parent = subprocess.Popen(command, env={**os.environ, **variables}, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                if httpx.get(f"{url}/readyz").status_code == expect:
+                    break
+            except httpx.TransportError:
+                assert parent.poll() is None, "serve ended"
+            time.sleep(0.1)
+        else:
+            raise TimeoutError("serve did not get ready")
+        yield parent, url
+    finally:
+        if parent.poll() is None:
+            parent.send_signal(signal.SIGTERM)
+        parent.wait(30)
 
 
 def valkey(redis_servers: Callable[[str], str]) -> str:

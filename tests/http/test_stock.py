@@ -34,7 +34,21 @@ async def test_any_sku_goes_through_path_body_and_query(api: Api, sku: str) -> N
 
 
 @pytest.mark.parametrize(
-    "raw", ["%00", "%0A", "%7F", "%C2%85", "%FF", "%ED%A0%80", "%C3", "x" * 129, "%F0%9F%9B%92" * 129, "x" * 10_000]
+    "raw",
+    [
+        "%00",
+        "%0A",
+        "a%0Ab",
+        "%0D%0A%0A",
+        "%7F",
+        "%C2%85",
+        "%FF",
+        "%ED%A0%80",
+        "%C3",
+        "x" * 129,
+        "%F0%9F%9B%92" * 129,
+        "x" * 10_000,
+    ],
 )
 async def test_no_sku_goes_through_a_path(api: Api, raw: str) -> None:
     """422 for what cannot be a SKU, invalid UTF-8 included, on every method."""

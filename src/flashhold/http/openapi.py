@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flashhold.domain import limits
 from flashhold.http import responses
 from flashhold.http.problems import KINDS, TYPE_PREFIX
+from flashhold.http.schemas import ECMA_PATTERN
 
 if TYPE_CHECKING:
     from flashhold.http.verbs import Verb
@@ -28,8 +30,11 @@ _SUMMARIES = {
     "patch_policy": "Merge into a SKU's policy",
 }
 
+TEXT_SCHEMA: dict[str, Any] = {
+    "type": "string", "minLength": 1, "maxLength": limits.TEXT_LENGTH_MAX, "pattern": ECMA_PATTERN,
+}  # fmt: skip
 _SKU = {"name": "sku", "in": "path", "required": True, "description": "Percent-encoded; a slash is part of it.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": 128}}  # fmt: skip
+        "schema": TEXT_SCHEMA}  # fmt: skip
 _HOLD = {"name": "hold", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
 
 
@@ -121,12 +126,13 @@ def complete(document: dict[str, Any], bodies: list[type[msgspec.Struct]]) -> di
         },
     }
     document["security"] = [{"key": []}]
-    paths = {path.replace("{sku:path}", "{sku}"): item for path, item in document["paths"].items()}
-    document["paths"] = {path: {method: _tidy(what) for method, what in item.items()} for path, item in paths.items()}
+    for path in document["paths"].values():
+        for operation in path.values():
+            _tidy(operation)
     return document
 
 
-def _tidy(operation: dict[str, Any]) -> dict[str, Any]:
+def _tidy(operation: dict[str, Any]) -> None:
     """FastAPI's own 422 and its second description of a path's parameters give way to ours."""
     seen: dict[tuple[str, str], dict[str, Any]] = {}
     for parameter in operation.get("parameters", []):
@@ -135,7 +141,6 @@ def _tidy(operation: dict[str, Any]) -> dict[str, Any]:
     operation["responses"] = {
         status: what for status, what in operation["responses"].items() if what["description"] not in _FASTAPIS_OWN
     }
-    return operation
 
 
 def _idempotency_key(required: bool) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from urllib.parse import unquote_to_bytes
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from flashhold.domain.entries import KINDS
 from flashhold.domain.limits import is_text
@@ -15,7 +16,7 @@ from flashhold.domain.reasons import Reason
 from flashhold.http import auth, responses
 from flashhold.http.availability import projection_body
 from flashhold.http.door import Door
-from flashhold.http.openapi import describes, reads
+from flashhold.http.openapi import TEXT_SCHEMA, describes, reads
 from flashhold.http.problems import invalid, refusal
 from flashhold.http.requests import sku_of
 from flashhold.http.responses import JSON_TYPE, NO_STORE, Answer, json_answer
@@ -45,12 +46,18 @@ def _or_none(value: str | None) -> str | None:
     return value or None
 
 
-Text = Annotated[str, AfterValidator(_text)]
+Text = Annotated[str, AfterValidator(_text), WithJsonSchema(TEXT_SCHEMA)]
 Asked = Annotated[Text | None, BeforeValidator(_or_none)]
 Kind = Annotated[Annotated[str, AfterValidator(_kind)] | None, BeforeValidator(_or_none)]
 State = Annotated[Literal["held", "committed", "released", "expired"] | None, BeforeValidator(_or_none)]
 Cursor = Annotated[str | None, BeforeValidator(_or_none), Query(description="`next_cursor` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
+
+
+class _AnySku(StringConvertor):
+    """All that follows, slashes and line breaks too: what a SKU may be is said in one place, and by a 422."""
+
+    regex = "(?s:.*)"
 
 
 def respond(answer: Answer) -> Response:
@@ -77,8 +84,9 @@ def needs(door: Door, scopes: int) -> Any:
 
 def add(router: APIRouter, door: Door) -> None:
     """All routes of `/v1`."""
+    register_url_convertor("sku", _AnySku())
     for verb in VERBS:
-        path = verb.path.replace("{sku}", "{sku:path}")
+        path = verb.path.replace("{sku}", "{sku:sku}")
         router.add_api_route(path, _endpoint(door, verb), methods=[verb.method], name=verb.name, **describes(verb))
     _add_reads(router, door)
     _add_ledger_reads(router, door)
@@ -108,7 +116,7 @@ def _add_reads(router: APIRouter, door: Door) -> None:
             raise refusal(outcome)
         return respond(json_answer(200, remembered))
 
-    @router.get("/v1/skus/{sku:path}", **reads("read_stock", "One pool, read now", "StockAnswer", ("unknown-sku",)))
+    @router.get("/v1/skus/{sku:sku}", **reads("read_stock", "One pool, read now", "StockAnswer", ("unknown-sku",)))
     async def read_stock(
         request: Request, _: Annotated[None, needs(door, auth.MAY_READ_STOCK)], pool: Text = DEFAULT_POOL
     ) -> Response:

@@ -19,14 +19,16 @@ from flashhold.http.problems import invalid
 METADATA_DEPTH_MAX = 32
 """Deeper objects are nobody's order data, but would reach every reader's recursion limit."""
 
-_ECMA_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f\ud800-\udfff]+$"
+ECMA_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f\ud800-\udfff]+$"
+"""`limits.TEXT_PATTERN` in the regular expressions that JSON Schema has."""
+
 Text = Annotated[
     str,
     Meta(
         min_length=1,
         max_length=limits.TEXT_LENGTH_MAX,
         pattern=limits.TEXT_PATTERN,
-        extra_json_schema={"pattern": _ECMA_PATTERN},
+        extra_json_schema={"pattern": ECMA_PATTERN},
     ),
 ]
 Quantity = Annotated[int, Meta(ge=limits.QUANTITY_MIN, le=limits.QUANTITY_MAX)]
