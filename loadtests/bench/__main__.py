@@ -3,24 +3,28 @@
     make bench                  all of them, about six minutes
     make bench ONLY=engine,http
 
-Exit status 1 when a figure misses its bar.
+Exit status 1 when a figure misses its bar or could not be measured.
 """
 
 import argparse
 import asyncio
 import importlib
 import json
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import uvloop
+from rich.console import Console
+from rich.markup import escape
 
+from flashhold.domain.errors import FlashHoldError
 from flashhold.embedded.binaries import RedisBinary, redis_binaries
 from loadtests import stores
-from loadtests.bench.figures import Figure, as_dict, table
+from loadtests.bench.figures import Figure, as_dict, markdown, table
 from loadtests.machine import machine, sentence, wide_console
 
 BENCHES = {
@@ -34,18 +38,29 @@ BENCHES = {
 """Each module has a `Size` and a `measure(directory, size, binary)`."""
 
 
-async def run(names: list[str], binary: RedisBinary | None, console: Any) -> list[Figure]:
-    """The named benches one after the other, each on servers of its own."""
-    figures: list[Figure] = []
+class Run(NamedTuple):
+    """What the benches said; `troubles`: why one of them could not be measured, by its name."""
+
+    figures: list[Figure]
+    troubles: dict[str, str]
+
+
+async def run(names: list[str], binary: RedisBinary | None, console: Console) -> Run:
+    """The named benches one after the other, each on servers of its own. One that fails doesn't spoil the others."""
+    done = Run([], {})
     for name in names:
         began = time.monotonic()
         console.print(f"{name} …")
         with tempfile.TemporaryDirectory(prefix="flashhold-bench-") as directory:
             module = importlib.import_module(BENCHES[name])
-            figures += await module.measure(Path(directory), module.Size(), binary)
+            try:
+                done.figures.extend(await module.measure(Path(directory), module.Size(), binary))
+            except (RuntimeError, FlashHoldError, OSError, subprocess.SubprocessError) as error:
+                done.troubles[name] = str(error)
+                console.print(f"[red]{name} could not be measured:[/red] {escape(str(error))}")
         console.print(f"{name}: {time.monotonic() - began:.0f} s")
         await asyncio.sleep(1)  # let the disk and the ended servers settle before the next is timed
-    return figures
+    return done
 
 
 def main() -> int:
@@ -63,16 +78,17 @@ def main() -> int:
         parser.error(f"there is no {options.server} server here")
     console = wide_console(options.json)
     facts = machine()
-    figures = uvloop.run(run(names, binary, console))
-    told = {"machine": facts, "figures": [as_dict(figure) for figure in figures]}
+    done = uvloop.run(run(names, binary, console))
+    told = {"machine": facts, "figures": [as_dict(figure) for figure in done.figures], "troubles": done.troubles}
     options.reports.mkdir(parents=True, exist_ok=True)
     (options.reports / "bench.json").write_text(json.dumps(told, indent=2))
+    (options.reports / "bench.md").write_text(markdown(done.figures, sentence(facts)))
     if options.json:
         print(json.dumps(told))
     else:
-        console.print(table(figures))
+        console.print(table(done.figures))
         console.print(f"Machine: {sentence(facts)}")
-    return 0 if all(figure.passed is not False for figure in figures) else 1
+    return 1 if done.troubles or any(figure.passed is False for figure in done.figures) else 0
 
 
 def _server(product: str | None) -> RedisBinary | None:

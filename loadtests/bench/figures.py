@@ -58,23 +58,30 @@ def as_dict(figure: Figure) -> dict[str, Any]:
     return {**figure._asdict(), "passed": figure.passed}
 
 
+_COLUMNS = ("figure", "measured", "bar", "verdict", "level", "server", "from")
+
+
 def table(figures: Sequence[Figure]) -> Table:
     """For people: verdicts first, and what each was computed from."""
     drawn = Table(title="FlashHold, measured", title_justify="left")
-    drawn.add_column("figure")
-    drawn.add_column("measured", justify="right")
-    drawn.add_column("bar", justify="right")
-    drawn.add_column("verdict")
-    drawn.add_column("level")
-    drawn.add_column("server")
-    drawn.add_column("from")
+    for column in _COLUMNS:
+        drawn.add_column(column, justify="right" if column in ("measured", "bar") else "left")
     for figure in figures:
-        bar = "" if figure.bar is None else f"{'≤' if figure.at_most else '≥'} {figure.bar:g}"
-        verdict = {True: "[green]pass[/green]", False: "[red]FAIL[/red]", None: ""}[figure.passed]
-        raw = ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in figure.raw.items())
-        measured = _number(figure.measured)
-        drawn.add_row(figure.name, measured, bar, verdict, figure.durability, figure.server, raw)
+        drawn.add_row(*_cells(figure), style="red" if figure.passed is False else None)
     return drawn
+
+
+def markdown(figures: Sequence[Figure], machine: str) -> str:
+    """The same for a document."""
+    rows = [_COLUMNS, ["---"] * len(_COLUMNS), *map(_cells, figures)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows) + f"\nMachine: {machine}\n"
+
+
+def _cells(figure: Figure) -> list[str]:
+    bar = "" if figure.bar is None else f"{'≤' if figure.at_most else '≥'} {figure.bar:g}"
+    verdict = {True: "pass", False: "FAIL", None: ""}[figure.passed]
+    raw = ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in figure.raw.items())
+    return [figure.name, _number(figure.measured), bar, verdict, figure.durability, figure.server, raw]
 
 
 def _number(value: float) -> str:

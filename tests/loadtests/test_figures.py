@@ -1,7 +1,7 @@
 """The table's arithmetic."""
 
 import pytest
-from loadtests.bench.figures import at_least, at_most, ratio
+from loadtests.bench.figures import at_least, at_most, markdown, ratio
 
 
 def test_a_ratio_is_the_median_of_its_pairs() -> None:
@@ -23,3 +23,10 @@ def test_bars_bound_from_their_side_and_only_where_there_is_one() -> None:
     assert at_most("x", 300, 300, "disk", "s").passed is True
     assert at_most("x", 301, 300, "disk", "s").passed is False
     assert at_most("x", 301, None, "disk", "s").passed is None
+
+
+def test_the_table_for_documents_says_verdict_bar_and_machine() -> None:
+    """One row a figure, with what it was computed from."""
+    drawn = markdown([at_most("bytes", 301, 300, "disk", "Redis", live_holds=1_000)], "a machine")
+    assert "| bytes | 301 | ≤ 300 | FAIL | disk | Redis | live holds 1,000 |" in drawn
+    assert drawn.endswith("Machine: a machine\n")
