@@ -38,8 +38,10 @@ local function purge(list, most)
         local r = record_of(digest)
         if r and not r.forgotten then
             local about = r.state == REMEMBERED and r.hold ~= '' and record_of(r.hold) or r
-            if about ~= r and (about.state == HELD or about.last[3] + RETENTION_MS > now) then
-                queue(ended_queue, digest, RETENTION_MS) -- its hold lives, or ended not long ago: one more round
+            -- An answer about a hold that lives, or ended not long ago, stays for one more round. (Where the hold is
+            -- forgotten its key may have been used again, and then stands for something else.)
+            if about ~= r and about.state ~= REMEMBERED and (about.state == HELD or about.last[3] + RETENTION_MS > now) then
+                queue(ended_queue, digest, RETENTION_MS)
             elseif r.state == REMEMBERED or (r.state ~= HELD and r.last[3] + RETENTION_MS <= now) then
                 r.forgotten = true
                 forgotten[#forgotten + 1] = digest

@@ -171,7 +171,7 @@ def comparable(answer: Any) -> Any:
 
 def _policy(policy: Policy, *, in_stock: bool = False) -> Policy:
     pools = {name: PoolPolicy(*rules) for name, rules in policy.pools.items() if tuple(rules) != (0, 0)}
-    policy = policy._replace(pools=pools)
+    policy = policy._replace(pools=pools, counted=0)
     return policy._replace(created=False, seq=0) if in_stock else policy
 
 
