@@ -14,6 +14,8 @@ from flashhold.embedded import processes
 _LOG_BYTES_MAX = 50_000_000
 """A log beyond this is put aside at the next start, so that at most two such files exist a role."""
 
+_STARTS_MAX = 5
+
 
 class Startable(Protocol):
     """What a `Child` runs."""
@@ -83,13 +85,13 @@ class Child:
         if self._pid_file:
             write_atomically(self._pid_file, f"{self._process.pid}\n")
 
-    def start(self, patience_s: float, tries: int = 5) -> None:
+    def start(self, patience_s: float) -> None:
         """Start it and wait until it answers. Raises StartFailed, with the log's last lines, and leaves nothing behind.
 
         An early death is tried again a few times: right after a crash the old Postgres' last processes may
         still be holding its shared memory.
         """
-        for attempt in range(tries):
+        for attempt in range(_STARTS_MAX):
             time.sleep(0.5 if attempt else 0)
             self.spawn()
             if not processes.wait_until(lambda: self.ended() is not None or self.what.answers(), patience_s, 0.05):

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from flashhold.domain.errors import FlashHoldError
+from flashhold.embedded import processes
 from flashhold.embedded.child import Child, StartFailed, describe, write_atomically
 from flashhold.embedded.roles import Api, Role, Worker
 from flashhold.embedded.servers import PostgresServer, RedisServer
@@ -104,7 +105,6 @@ class Up:
         self._end_orphans([Api(self.data_dir, self.host, self.port), Worker(self.data_dir), redis, postgres])
         self.port = free_or_refused(self.host, self.port)
         stores = self._start_stores(redis, postgres)
-        self.prepare(stores)
         environ = {
             # Shorter than our own patience, so that the API is never killed while it answers.
             "FLASHHOLD_SHUTDOWN_SECONDS": str(int(STOP_PATIENCE_S["api"]) - 3),
@@ -115,12 +115,24 @@ class Up:
             "FLASHHOLD_HOST": self.host,
             "FLASHHOLD_PORT": str(self.port),
         }
-        worker = self._run(Worker(self.data_dir), environ, 10.0)
         api = Api(self.data_dir, self.host, self.port)
-        self._run(api, environ, API_START_PATIENCE_S, tries=2)
-        if (status := worker.ended()) is not None:
-            raise StartFailed(f"worker ended at once ({describe(status)}). {worker.last_words()}")
+        ours = [self._add(role, environ) for role in (Worker(self.data_dir), api)]
+        for child in ours:
+            child.spawn()
+        self.prepare(stores)  # meanwhile both load their modules; until the tables are there they wait
+        self._until_answering(api, ours)
         return stores, api
+
+    def _until_answering(self, api: Api, ours: list[Child]) -> None:
+        """Whoever ends before the API has answered once would end again and again."""
+        processes.wait_until(
+            lambda: api.answers() or any(child.ended() is not None for child in ours), API_START_PATIENCE_S, 0.05
+        )
+        for child in ours:
+            if (status := child.ended()) is not None:
+                raise StartFailed(f"{child.what.name} ended at once ({describe(status)}). {child.last_words()}")
+        if not api.answers():
+            raise StartFailed(f"The API did not start. {api.trouble}")
 
     def _end_orphans(self, roles: list[Role | RedisServer | PostgresServer]) -> None:
         """What a killed `up` left running would hold the port and the data directories."""
@@ -139,7 +151,7 @@ class Up:
                 words.append(f"{server.name} from {variable}")
             else:
                 words.append(server.prepare())
-                self._run(server, self.environ, STORE_START_PATIENCE_S)
+                self._add(server, self.environ).start(STORE_START_PATIENCE_S)
             urls[server.name] = url or server.url
         return Stores(urls["redis"], urls["postgres"], " and ".join(words))
 
@@ -151,12 +163,10 @@ class Up:
             environ=environ,
         )
 
-    def _run(
-        self, what: Role | RedisServer | PostgresServer, environ: Mapping[str, str], patience_s: float, tries: int = 5
-    ) -> Child:
+    def _add(self, what: Role | RedisServer | PostgresServer, environ: Mapping[str, str]) -> Child:
+        """A child that is watched, and stopped at the end, from here on."""
         child = self._child(what, environ)
         self._watched[what.name] = _Watched(child, time.monotonic())
-        child.start(patience_s, tries)
         return child
 
     # --- watch ---------------------------------------------------------------------------------------------------
