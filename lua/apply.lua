@@ -40,6 +40,7 @@ local verbs = {}
 --@include verbs/amend.lua
 --@include verbs/move.lua
 --@include verbs/policy.lua
+--@include verbs/count.lua
 --@include verbs/read.lua
 --@include verbs/expire.lua
 

@@ -1,5 +1,6 @@
 -- stock: counters of pools and policies of SKUs.      READS stock      WRITES stock
--- A pool: field sku NUL pool → {number, available, held, committed, damaged, in_transit, safety_stock, oversell_allowance}.
+-- A pool: field sku NUL pool → {number, available, held, committed, damaged, in_transit, safety_stock, oversell_allowance,
+-- past}; past: units that were committed and no longer are.
 -- A SKU: field sku → {ttl_ms, ttl_max_ms, max_per_buyer, opens_at_ms, closes_at_ms, class, partition_key, counted, {pool names}},
 -- 0 or '' where not set. NUL is legal in no name, so no two fields are alike.
 
@@ -28,7 +29,7 @@ local function decode(field, raw)
     local a = unpack_msgpack(raw)
     local at = string.find(field, NUL, 1, true)
     if not at then
-        counted_skus = counted_skus or a[8]
+        counted_skus = counted_skus or a[8] ~= 0
         skus[field] = {
             sku = field, ttl_ms = a[1], ttl_max_ms = a[2], max_per_buyer = a[3], opens_at_ms = a[4], closes_at_ms = a[5],
             class = a[6], partition_key = a[7], counted = a[8], pools = a[9]}
@@ -37,7 +38,7 @@ local function decode(field, raw)
     local sku, name = string.sub(field, 1, at - 1), string.sub(field, at + 1)
     pools[sku][name] = {
         sku = sku, name = name, number = a[1], available = a[2], held = a[3], committed = a[4], damaged = a[5],
-        in_transit = a[6], safety_stock = a[7], oversell_allowance = a[8]}
+        in_transit = a[6], safety_stock = a[7], oversell_allowance = a[8], past = a[9]}
 end
 
 local function load_stock(fields)
@@ -86,7 +87,7 @@ local function create_pool(s, name)
     pool_count = pool_count + 1
     local p = {
         sku = s.sku, name = name, number = pool_count, available = 0, held = 0, committed = 0, damaged = 0,
-        in_transit = 0, safety_stock = 0, oversell_allowance = 0}
+        in_transit = 0, safety_stock = 0, oversell_allowance = 0, past = 0}
     pools[s.sku][name] = p
     s.pools[#s.pools + 1] = name
     touch_pool(p)
@@ -97,7 +98,7 @@ end
 local function create_sku(sku)
     local s = {
         sku = sku, ttl_ms = 0, ttl_max_ms = 0, max_per_buyer = 0, opens_at_ms = 0, closes_at_ms = 0, class = '',
-        partition_key = '', counted = false, pools = {}}
+        partition_key = '', counted = 0, pools = {}}
     skus[sku] = s
     create_pool(s, DEFAULT)
     return s
@@ -113,7 +114,7 @@ local function flush_stock()
         local p = changed_pools[i]
         values[#values + 1] = p.sku .. NUL .. p.name
         values[#values + 1] = pack({p.number, p.available, p.held, p.committed, p.damaged, p.in_transit,
-            p.safety_stock, p.oversell_allowance})
+            p.safety_stock, p.oversell_allowance, p.past})
     end
     for i = 1, #changed_skus do
         local s = changed_skus[i]

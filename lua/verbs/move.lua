@@ -33,6 +33,7 @@ moves.shipment = function(p, q)
     if q > p.committed then
         return nil, movement_refused(string.format('%d are committed, so no more can be shipped', p.committed))
     end
+    p.past = p.past + q
     return moved({p, q, 0, 0, -q, 0})
 end
 
@@ -40,6 +41,7 @@ moves.cancel = function(p, q)
     if q > p.committed then
         return nil, movement_refused(string.format('%d are committed, so no more can be cancelled', p.committed))
     end
+    p.past = p.past + q
     return moved({p, 0, q, 0, -q, 0})
 end
 

@@ -30,6 +30,20 @@ local function is_empty(s)
     return true
 end
 
+local function was_ever_promised(s)
+    for _, name in ipairs(s.pools) do
+        local p = pool_of(s.sku, name)
+        if p.held ~= 0 or p.committed ~= 0 or p.past ~= 0 then return true end
+    end
+    return false
+end
+
+local function record_policy(s, c, reason)
+    local changes = {}
+    for _, name in ipairs(s.pools) do change(changes, pool_of(s.sku, name), 0, 0, 0, 0, 0) end
+    record('policy', '', 0, c[4], c[3], '', 0, '', reason, shortfall(changes), changes, policy_of(s), '')
+end
+
 local function set_fields(s, fields, replace)
     local changed = false
     for name, member in pairs(FIELDS) do
@@ -77,15 +91,10 @@ verbs.policy = function(c)
     s.shut = nil -- the rest of the batch asks the new policy
     local set = set_fields(s, fields, replace)
     local moved = set_pools(s, fields.pools or {}, replace)
-    if s.max_per_buyer > 0 and not s.counted then
-        s.counted, counted_skus = true, true
+    if s.max_per_buyer > 0 and s.counted == NOT_COUNTED then
+        s.counted, counted_skus = was_ever_promised(s) and COUNTED_SINCE or COUNTED_ALL, true
         touch_sku(s)
     end
-    local policy = policy_of(s)
-    if created or set or moved then
-        local changes = {}
-        for _, name in ipairs(s.pools) do change(changes, pool_of(sku, name), 0, 0, 0, 0, 0) end
-        record('policy', '', 0, c[4], c[3], '', 0, '', '', shortfall(changes), changes, policy, '')
-    end
-    return {POLICY, 0, created, policy, epoch, seq}
+    if created or set or moved then record_policy(s, c, '') end
+    return {POLICY, 0, created, policy_of(s), epoch, seq}
 end

@@ -75,6 +75,15 @@ class SetPolicy(NamedTuple):
     key: str | None = None
 
 
+class CountBuyers(NamedTuple):
+    """Part `part` (from 1) of what buyers held or had bought before their SKU's first limit: {buyer: units}."""
+
+    sku: str
+    part: int
+    last: bool
+    units: dict[str, int]
+
+
 class ReadHold(NamedTuple):
     """A hold as it stands now; an overdue one is expired first."""
 
@@ -95,4 +104,4 @@ class Sweep(NamedTuple):
     purge_max: int = 256
 
 
-Command = Hold | Commit | Release | Extend | Amend | Move | SetPolicy | ReadHold | ReadStock | Sweep
+Command = Hold | Commit | Release | Extend | Amend | Move | SetPolicy | CountBuyers | ReadHold | ReadStock | Sweep

@@ -112,6 +112,8 @@ class Policy(NamedTuple):
     partition: str
     epoch: int
     seq: int
+    counted: int = 0
+    """Buyers' units: 0 not counted, -1 all, n > 0: since the first limit, and n - 1 parts of those before it."""
 
 
 class Swept(NamedTuple):

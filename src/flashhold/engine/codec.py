@@ -83,6 +83,8 @@ def encode(command: Command) -> Wire:
             return _keyed("move", command.key, *where, *about, *_hold_name(command.hold or ""))
         case commands.SetPolicy(sku, fields, replace, key):
             return _keyed("policy", key, sku, replace, _policy_fields(fields, replace))
+        case commands.CountBuyers(sku, part, last, units):
+            return ("count", "", "", "", sku, part, last, *(value for pair in units.items() for value in pair))
         case commands.ReadHold(hold):
             return ("read_hold", "", "", "", *_hold_name(hold))
         case commands.ReadStock(sku, pool):
@@ -140,7 +142,7 @@ def decode(command: Command, wire: Wire, reply: Sequence[Any], moment: Moment) -
         _, replayed, epoch, seq, at_ms, entry, chain = reply
         return Applied(decode_entry(entry, moment.partition, epoch, seq, at_ms, chain), bool(replayed))
     if kind == POLICY:
-        assert isinstance(command, commands.SetPolicy)
+        assert isinstance(command, commands.SetPolicy | commands.CountBuyers)
         _, replayed, created, details, epoch, seq = reply
         return Applied(policy(command.sku, details, created, moment.partition, epoch, seq), bool(replayed))
     if kind == STOCK_READ:
@@ -211,7 +213,7 @@ def policy(sku: str, details: dict[str, Any], created: bool, partition: str, epo
     said = details.get
     return model.Policy(
         sku, said("class"), said("hold_ttl_ms"), said("hold_ttl_max_ms"), said("max_per_buyer"), said("opens_at_ms"),
-        said("closes_at_ms"), said("partition_key"), pools, created, partition, epoch, seq,
+        said("closes_at_ms"), said("partition_key"), pools, created, partition, epoch, seq, details["counted"],
     )  # fmt: skip
 
 

@@ -30,6 +30,8 @@ class PoolCounters(NamedTuple):
     in_transit: int
     safety_stock: int
     oversell_allowance: int
+    past: int
+    """Units that were committed and no longer are: shipped or cancelled."""
 
 
 class Snapshot(NamedTuple):
@@ -166,6 +168,11 @@ class Engine:
         outcome: Outcome[model.Policy] = await self.submit(commands.SetPolicy(sku, fields, replace, key))
         return outcome
 
+    async def count_buyers(self, sku: str, *, part: int, last: bool, units: dict[str, int]) -> Outcome[model.Policy]:
+        """Adds what buyers held or had bought before the SKU's first limit; each part takes effect once, in turn."""
+        outcome: Outcome[model.Policy] = await self.submit(commands.CountBuyers(sku, part, last, units))
+        return outcome
+
     async def read_hold(self, hold: str) -> Outcome[model.Hold]:
         """The hold as it stands now."""
         outcome: Outcome[model.Hold] = await self.submit(commands.ReadHold(hold))
@@ -200,7 +207,7 @@ class Engine:
         counters = await self._link.call("HMGET", self._stock_key, *(f"{sku}\0{pool}" for sku, pool in names))
         found: dict[str, dict[str, int]] = {}
         for (sku, pool), raw in zip(names, counters, strict=True):
-            _, available, *_, safety_stock, oversell_allowance = unpack(raw)
+            available, safety_stock, oversell_allowance = (unpack(raw)[at] for at in (1, 6, 7))
             found.setdefault(sku, {})[pool] = available - safety_stock + oversell_allowance
         return found
 
