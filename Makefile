@@ -1,6 +1,6 @@
 # `make run` and `make test` need Python 3.11 or later and nothing else: the stores come as wheels.
 
-.PHONY: setup run test bench drop lint
+.PHONY: setup run test bench drop docs lint
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -62,8 +62,11 @@ bench: $(INSTALLED)
 drop: $(INSTALLED)
 	@exec $(VENV)/bin/python -m loadtests.drop --units $(UNITS) --buyers $(BUYERS) $(ARGS)
 
+docs: $(INSTALLED)
+	@$(VENV)/bin/python docs/generate.py
+
 lint: $(INSTALLED)
-	$(VENV)/bin/ruff check src tests loadtests
-	$(VENV)/bin/ruff format --check src tests loadtests
+	$(VENV)/bin/ruff check src tests loadtests docs
+	$(VENV)/bin/ruff format --check src tests loadtests docs
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
