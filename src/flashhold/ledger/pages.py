@@ -4,9 +4,10 @@ import base64
 import binascii
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from flashhold.domain.entries import Entry
 from flashhold.domain.errors import BadCursor
@@ -16,7 +17,10 @@ Positions = dict[str, tuple[int, int]]
 """How far a reader has come in each partition: (epoch, seq). A place for each, because every partition grows at its own
 end: a reader that is told to go on where it stopped in one must not miss what the others have got meanwhile."""
 
-_decoder = msgspec.msgpack.Decoder(Positions)
+_decoder = msgspec.msgpack.Decoder(
+    # Anybody can make up a cursor; one that no column can be compared with must not reach the database.
+    dict[str, tuple[Annotated[int, Meta(ge=0, lt=2**31)], Annotated[int, Meta(ge=0, le=2**63 - 1)]]]
+)
 
 
 def cursor_of(positions: Mapping[str, tuple[int, int]]) -> str:
