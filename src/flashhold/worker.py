@@ -22,6 +22,7 @@ from flashhold.engine.engine import Engine
 from flashhold.engine.journal import Journal
 from flashhold.ledger.schema import upgrade
 from flashhold.ledger.writer import LedgerWriter
+from flashhold.services import count_buyers
 from flashhold.services.gauges import WorkerGauges
 from flashhold.services.sweep import Sweeper, wait
 from flashhold.services.write_behind import WriteBehind
@@ -108,6 +109,8 @@ async def _sweep(settings: Settings, gauges: WorkerGauges, stop: asyncio.Event) 
             await wait(stop, random.uniform(0.2, 1.0))
             continue
         try:
-            await Sweeper(engine, gauges=gauges).run(stop)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(Sweeper(engine, gauges=gauges).run(stop))
+                tasks.create_task(count_buyers.run(engine, settings.database_url, stop))
         finally:
             await engine.close()

@@ -137,6 +137,12 @@ POLICIES = sa.Table(
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("seq", sa.BigInteger, nullable=False),
 )
+sa.Index(
+    "policies_being_counted",
+    POLICIES.c.partition,
+    POLICIES.c.sku,
+    postgresql_where=sa.text("(details->>'counted')::integer > 0"),
+)
 
 API_KEYS = sa.Table(
     "api_keys",

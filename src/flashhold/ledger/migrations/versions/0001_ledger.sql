@@ -132,6 +132,8 @@ CREATE TABLE policies (
     seq       bigint NOT NULL,
     PRIMARY KEY (partition, sku)
 );
+-- The few SKUs whose buyers' earlier units still have to be added to their limit.
+CREATE INDEX policies_being_counted ON policies (partition, sku) WHERE (details->>'counted')::integer > 0;
 
 -- Keys of the API: only their SHA-256 is kept, the key itself is shown once and never again.
 CREATE TABLE api_keys (
