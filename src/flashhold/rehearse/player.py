@@ -15,6 +15,8 @@ from flashhold.rehearse.requests import Requests
 
 _SOLD_WAITING_MAX = 128
 """Holds that wait for their commit when the file's order is kept: seconds of work, so that none nears its deadline."""
+_CALLERS_A_LANE = 4
+"""Of so many connections one decides and the others fulfil: a decided cart brings some twenty shipments."""
 _UNEXPECTED_KEPT_MAX = 50
 
 
@@ -100,6 +102,8 @@ class Player:
         self._speed_up = speed_up
         self._first_at_s = next((e.at_s for e in plan.events if e.at_s is not None), 0.0)
         self._began = 0.0
+        self._turns: dict[str, asyncio.Future[None]] = {}
+        """The last step begun for each SKU, while the file's order is kept."""
         self._unshipped: Counter[str] = Counter()
         self._all_shipped: dict[str, asyncio.Event] = {}
 
@@ -121,13 +125,15 @@ class Player:
             await together(self._as_they_come(caller, steps) for caller in self._callers)
             return
         sold: asyncio.Queue[_Sold | None] = asyncio.Queue(_SOLD_WAITING_MAX)
-        lane, *fulfilling = self._callers
-        await together(
-            [
-                self._in_file_order(lane, steps, sold, len(fulfilling)),
-                *(self._fulfil(caller, sold) for caller in fulfilling),
-            ]
-        )
+        lanes = self._callers[: max(1, len(self._callers) // _CALLERS_A_LANE)]
+        fulfilling = self._callers[len(lanes) :]
+
+        async def decide() -> None:
+            await together(self._in_file_order(caller, steps, sold) for caller in lanes)
+            for _ in fulfilling:
+                await sold.put(None)
+
+        await together([decide(), *(self._fulfil(caller, sold) for caller in fulfilling)])
 
     def close(self) -> None:
         for caller in self._callers:
@@ -149,21 +155,29 @@ class Player:
             elif sold := await self._hold(caller, event, index, part):
                 await self._commit_and_ship(caller, sold)
 
-    async def _in_file_order(
-        self, caller: Caller, steps: Iterator[_Step], queue: "asyncio.Queue[_Sold | None]", readers: int
-    ) -> None:
-        """Decide one after the other whatever competes for stock; committing and shipping compete for nothing."""
+    async def _in_file_order(self, caller: Caller, steps: Iterator[_Step], sold: "asyncio.Queue[_Sold | None]") -> None:
+        """Decide what competes for stock; committing and shipping compete for nothing and are left to others.
+
+        A step waits for all earlier ones that touch a SKU of its own, so every SKU sees the file's order, and the
+        outcome is that of one step after the other. Whoever is waited for has begun, so no two wait for each other.
+        """
         for index, event, part in steps:
+            skus = [event.sku] if isinstance(event, Movement) else [line.sku for line in event.holds[part]]
+            earlier = {turn for sku in skus if (turn := self._turns.get(sku)) is not None}
+            # A step that fails never ends its turn: nothing may overtake what is to be taken up again.
+            turn = asyncio.get_running_loop().create_future()
+            self._turns.update(dict.fromkeys(skus, turn))
             await self._until_due(event.at_s)
+            if earlier:
+                await asyncio.wait(earlier)
             if isinstance(event, Movement):
                 if event.kind == "damage" or event.quantity < 0:
                     await self._until_shipped(event.sku)
                 await self._move(caller, event)
-            elif sold := await self._hold(caller, event, index, part):
-                self._unshipped.update(line.sku for line in sold.lines)
-                await queue.put(sold)
-        for _ in range(readers):
-            await queue.put(None)
+            elif hold := await self._hold(caller, event, index, part):
+                self._unshipped.update(skus)
+                await sold.put(hold)
+            turn.set_result(None)
 
     async def _fulfil(self, caller: Caller, queue: "asyncio.Queue[_Sold | None]") -> None:
         while (sold := await queue.get()) is not None:
