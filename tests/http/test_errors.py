@@ -75,7 +75,7 @@ async def test_every_visible_ascii_key_is_valid(api: Api, key: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize(("method", "path"), [("POST", "/v1/holds"), ("GET", "/v1/holds"), ("PUT", "/v1/skus/a")])
 async def test_unauthenticated(api: Api, authorization: str | None, method: str, path: str) -> None:
-    """401 with `WWW-Authenticate: Bearer` without a valid key, on hot and cold routes, before anything else is checked."""
+    """401 with `WWW-Authenticate: Bearer` without a valid key, on hot and cold routes, before all other checks."""
     headers = {} if authorization is None else {"Authorization": authorization}
     async with httpx.AsyncClient(base_url=api.url) as nobody:
         answer = await nobody.request(method, path, content=b"{", headers=headers)
@@ -208,8 +208,10 @@ async def test_the_largest_body_is_read(api: Api) -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"}, {"Content-Type": "application/jsonx"},
-     {"Content-Type": ""}, {"Content-Type": "application/json; charset=latin-1"}, {"Content-Type": "application/merge-patch+json"},
+    [{"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"},
+     {"Content-Type": "application/jsonx"},
+     {"Content-Type": ""}, {"Content-Type": "application/json; charset=latin-1"},
+     {"Content-Type": "application/merge-patch+json"},
      {"Content-Type": "application/json", "Content-Encoding": "gzip"}],
 )  # fmt: skip
 async def test_unsupported_media_type(api: Api, headers: dict[str, str]) -> None:

@@ -11,7 +11,8 @@ from tests.http.conftest import Api
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MEMBERS = {
-    "id", "state", "lines", "buyer", "created_at", "expires_at", "ended_at", "reference", "reason", "reacquired", "metadata",
+    "id", "state", "lines", "buyer", "created_at", "expires_at", "ended_at", "reference", "reason",
+    "reacquired", "metadata",
     "partition", "epoch", "seq",
 }  # fmt: skip
 

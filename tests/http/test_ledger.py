@@ -134,7 +134,8 @@ async def test_a_forgotten_hold_is_read_from_the_ledger(api: Api) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=1001", "limit=x", "limit=-1", "cursor=nonsense", "cursor=%00", "sku=%00", "hold=%0A", "kind=gift", "buyer=%7F",
+    ["limit=0", "limit=1001", "limit=x", "limit=-1", "cursor=nonsense", "cursor=%00", "sku=%00", "hold=%0A",
+     "kind=gift", "buyer=%7F",
      "state=lost", "sku=" + "x" * 129, "cursor=" + "A" * 3000, "sku=%FF", "cursor=gaNwMDCSz4AAAAAAAAAAz4AAAAAAAAAA"],
 )  # fmt: skip
 async def test_queries_that_make_no_sense(api: Api, query: str) -> None:

@@ -161,7 +161,8 @@ async def test_a_request_in_pieces_is_read(api: Api) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"nonsense\r\n\r\n", b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", b"POST /v1/holds HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+    [b"nonsense\r\n\r\n", b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n",
+     b"POST /v1/holds HTTP/1.1\r\nContent-Length: x\r\n\r\n",
      b"POST /v1/holds HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"GET / HTTP/1.1\r\nA B: c\r\n\r\n",
      b"POST /v1/holds HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"],
 )  # fmt: skip

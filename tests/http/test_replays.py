@@ -120,7 +120,7 @@ async def test_a_known_key_never_answers_a_malformed_request(api: Api) -> None:
 
 
 async def test_one_name_space_for_keys(api: Api) -> None:
-    """The same key on another route, another hold, or with another meaning is another payload, also from another API key."""
+    """The same key on another route or hold, or with another meaning, is another payload; whose it is, is no matter."""
     sku = await api.stocked(20)
     key = uuid.uuid4().hex
     body = {"lines": [{"sku": sku, "quantity": 1}]}
@@ -153,10 +153,9 @@ async def test_equal_meanings_are_one_payload(api: Api) -> None:
     key, headers = uuid.uuid4().hex, {"Content-Type": "application/json"}
     first = await api.post("/v1/holds", {"lines": [{"sku": sku, "quantity": 1}]}, key=key)
     for text in (
-        '{ "lines" : [ {"quantity":1, "sku":"%s"} ] }\n' % sku,
-        '{"lines":[{"sku":"%s","quantity":1,"pool":"default"}],"buyer":null}' % sku,
-        '{"metadata":{},"allow_partial":false,"ttl_seconds":null,"lines":[{"sku":"\\u0073%s","quantity":1,"pool":null}]}'
-        % sku[1:],
+        f'{{ "lines" : [ {{"quantity":1, "sku":"{sku}"}} ] }}\n',
+        f'{{"lines":[{{"sku":"{sku}","quantity":1,"pool":"default"}}],"buyer":null}}',
+        f'{{"metadata":{{}},"allow_partial":false,"ttl_seconds":null,"lines":[{{"sku":"\\u0073{sku[1:]}","quantity":1,"pool":null}}]}}',
     ):
         same(first, await api.post("/v1/holds", key=key, content=text.encode(), headers=headers))
 

@@ -54,7 +54,7 @@ def test_metadata_is_bounded_in_depth() -> None:
     assert hold(base % deep).metadata == deep
     assert hold(base % ('{"a":"%s"}' % ("[{" * 50))).metadata
     with pytest.raises(Problem, match="invalid-request"):
-        hold(base % ('{"a":%s}' % deep))
+        hold(base % (f'{{"a":{deep}}}'))
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_a_taken_port_is_said_plainly() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(Misconfigured, match="cannot listen on 127.0.0.1"):
+        with pytest.raises(Misconfigured, match=r"cannot listen on 127\.0\.0\.1"):
             run(Settings(port=taken.getsockname()[1]))
 
 

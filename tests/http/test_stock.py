@@ -15,7 +15,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest.mark.parametrize(
     "sku",
-    ["a/b", "a//b", "/", "{p00}", "a:b", "🛒", "e\u0301", "é", "a b", "a%2Fb", "?x=1", "#", "..", ".", "a+b", "default", "commit",
+    ["a/b", "a//b", "/", "{p00}", "a:b", "🛒", "e\u0301", "é", "a b", "a%2Fb", "?x=1", "#", "..", ".", "a+b",
+     "default", "commit",
      "\u202e", "x" * 128, "🛒" * 128, '"', "\\", "null", "ÿ"],
 )  # fmt: skip
 async def test_any_sku_goes_through_path_body_and_query(api: Api, sku: str) -> None:
@@ -78,7 +79,8 @@ async def test_put_replaces_and_patch_merges(api: Api) -> None:
     """A policy answers in the contract's names; 201 the first time, then 200."""
     path = f"/v1/skus/p-{uuid.uuid4().hex[:8]}"
     policy = {
-        "class": "shoe", "safety_stock": 1, "oversell_allowance": 2, "hold_ttl_seconds": 30, "hold_ttl_seconds_max": 60,
+        "class": "shoe", "safety_stock": 1, "oversell_allowance": 2, "hold_ttl_seconds": 30,
+        "hold_ttl_seconds_max": 60,
         "max_per_buyer": 2, "opens_at": "2026-01-01T00:00:00.000Z", "closes_at": "2030-01-01T00:00:00.000Z",
         "partition_key": "drop", "pools": {"eu": {"safety_stock": 3, "oversell_allowance": 0}},
     }  # fmt: skip
@@ -148,7 +150,8 @@ async def test_movements(api: Api) -> None:
 
     shipped = await move("shipment", 2, reference="parcel")
     assert set(shipped) == {
-        "partition", "epoch", "seq", "at", "kind", "hold", "buyer", "reference", "reason", "idempotency_key", "expires_at",
+        "partition", "epoch", "seq", "at", "kind", "hold", "buyer", "reference", "reason", "idempotency_key",
+        "expires_at",
         "shortfall", "postings", "chain",
     }  # fmt: skip
     assert (shipped["reference"], shipped["hold"], shipped["shortfall"]) == ("parcel", None, None)

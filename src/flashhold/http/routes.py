@@ -163,7 +163,7 @@ def _add_ledger_reads(router: APIRouter, door: Door) -> None:
         return respond(json_answer(200, await reader.holds_page(buyer, sku, state, cursor, limit)))
 
     @router.get("/v1/ledger", **reads("list_entries", "Entries in ledger order", "LedgerPageAnswer"))
-    async def list_entries(  # noqa: PLR0917  FastAPI calls it by names
+    async def list_entries(
         _: Annotated[None, needs(door, auth.MAY_READ_STOCK)],
         sku: Asked = None,
         hold: Asked = None,
