@@ -99,7 +99,7 @@ def test_a_lease_handed_over_is_free_at_once(two: tuple[LedgerWriter, LedgerWrit
 def test_a_writer_in_the_middle_of_a_transaction_is_not_overtaken(
     database_url: str, two: tuple[LedgerWriter, LedgerWriter]
 ) -> None:
-    """Its lease may run out while it writes: it holds the cursor's row, so the other stays a stand-by and does not hang."""
+    """Its lease may run out while it writes: it has the cursor's row, so the other stands by, and does not hang."""
     first, second = two
     lease = first.claim()
     assert lease is not None
@@ -188,7 +188,7 @@ def test_nobody_writes_a_halted_partition(database_url: str, two: tuple[LedgerWr
 def test_a_poisonous_entry_is_a_conflict_and_leaves_nothing(
     database_url: str, two: tuple[LedgerWriter, LedgerWriter], entry: Entry, says: str
 ) -> None:
-    """What no column takes, what does not balance, what speaks of a hold that never was: refused whole, with a reason."""
+    """What no column takes, what does not balance, what speaks of no hold that ever was: refused whole, in words."""
     writer = two[0]
     lease = writer.claim()
     assert lease is not None

@@ -366,7 +366,7 @@ def test_trimming_never_passes_what_postgres_has(journal: HandJournal, make: Mak
 def test_the_margin_keeps_what_was_just_written(
     journal: HandJournal, make: Make, database_url: str, copy_of: Callable[[str], str]
 ) -> None:
-    """Written batches stay for a while: a Postgres that fails over to a standby without the last of them gets them again."""
+    """Written batches stay for a while: a Postgres that fails over to a lagging standby gets them again."""
     journal.fill(2)
     before = make(margin_ms=60_000)
     before.drain()
@@ -390,7 +390,7 @@ def test_an_idle_journal_is_emptied_down_to_its_last_batch(
 def test_postgres_away_loses_nothing(
     journal: HandJournal, make: Make, running: Callable[[WriteBehind], threading.Thread], database_url: str
 ) -> None:
-    """Its sessions are killed and it refuses new ones for a while: the journal waits whole, then all is written once."""
+    """Its sessions end and it refuses new ones for a while: the journal waits whole, then all is written once."""
     write_behind = make(patience_ms=300, lease_ms=1000, batches_max=2)
     running(write_behind)
     journal.fill(3)

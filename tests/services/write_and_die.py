@@ -1,4 +1,6 @@
-"""A write-behind that is killed before one of its steps: `python -m tests.services.write_and_die STEP TURNS REDIS_URL DATABASE_URL`.
+"""A write-behind that is killed before one of its steps.
+
+`python -m tests.services.write_and_die STEP TURNS REDIS_URL DATABASE_URL`
 
 It goes through TURNS whole turns, then dies without a word before STEP of the next (or, with `end`, after its last).
 """
