@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from pydantic import ValidationError
 
 from flashhold import telemetry
-from flashhold.domain.errors import FlashHoldError, Misconfigured
+from flashhold.domain.errors import FlashHoldError, Misconfigured, StoreUnavailable
 from flashhold.engine.durability import Durability
 from flashhold.engine.engine import Engine
 from flashhold.engine.options import EngineOptions
@@ -71,11 +71,11 @@ class Stores:
             raise type(closed)(str(closed)) if closed is not None else STARTING.closed or RuntimeError
         return self.engine
 
-    async def start(self, *, also: dict[float, Callable[[], Awaitable[None]]] | None = None) -> None:
-        """Begin to open the stores and to watch them; `also`: what else to repeat, by its period in seconds."""
+    async def start(self, *, also: Sequence[tuple[Callable[[], Awaitable[None]], int]] = ()) -> None:
+        """Begin to open the stores and to watch them; `also`: what else to repeat, and after how many ms."""
         self._tasks.append(asyncio.create_task(self._keep_open()))
-        for seconds, work in (also or {}).items():
-            self._tasks.append(asyncio.create_task(_repeat(work, seconds)))
+        for work, pause_ms in also:
+            self._tasks.append(asyncio.create_task(_repeat(work, pause_ms / 1000)))
 
     async def stop(self) -> None:
         """Stop watching, finish what is in flight, close both stores."""
@@ -117,8 +117,11 @@ class Stores:
         assert self.engine is not None, "connected before"
         try:
             verdict = await judge(self.engine, self.reader, self.verdict)
-        except FlashHoldError as error:
-            verdict = self.verdict._replace(place=str(error))
+        except Exception as fault:  # noqa: BLE001  a watch that has died must not leave the door open
+            _log.error("readiness-failed", exc_info=fault)
+            verdict = self.verdict._replace(
+                closed=StoreUnavailable("the stores could not be compared"), place=str(fault)
+            )
         self._take(verdict)
 
     def _take(self, verdict: Verdict) -> None:
@@ -134,5 +137,8 @@ _WORDS = ("redis", "ledger", "place")
 
 async def _repeat(work: Callable[[], Awaitable[None]], seconds: float) -> None:
     while True:
-        await work()
+        try:
+            await work()
+        except Exception as fault:  # noqa: BLE001  the next round may do better; silence would be worse
+            _log.error("background-work-failed", exc_info=fault)
         await asyncio.sleep(seconds)

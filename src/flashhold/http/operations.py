@@ -27,9 +27,6 @@ def add(router: APIRouter, door: Door, document: Callable[[], dict[str, Any]], p
 
     @router.get("/metrics", dependencies=guard, include_in_schema=False)
     async def metrics() -> Response:
-        engine = door.stores.engine
-        door.metrics.waiting.set(engine.waiting if engine else 0)
-        door.metrics.ready.set(door.stores.verdict.ready)
         headers = [(b"content-type", CONTENT_TYPE_LATEST.encode()), NO_STORE]
         return respond(Answer(200, door.metrics.exposition(), headers))
 

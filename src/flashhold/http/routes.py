@@ -118,10 +118,10 @@ def _add_reads(router: APIRouter, door: Door) -> None:
 
     @router.get("/v1/skus/{sku:sku}", **reads("read_stock", "One pool, read now", "StockAnswer", ("unknown-sku",)))
     async def read_stock(
-        request: Request, _: Annotated[None, needs(door, auth.MAY_READ_STOCK)], pool: Text = DEFAULT_POOL
+        request: Request, _: Annotated[None, needs(door, auth.MAY_READ_STOCK)], pool: Asked = None
     ) -> Response:
         sku = sku_of(request.scope["raw_path"], _SKUS_PREFIX)
-        outcome = await door.decider().read_stock(sku, pool)
+        outcome = await door.decider().read_stock(sku, pool or DEFAULT_POOL)
         if isinstance(outcome, Refused):
             raise refusal(outcome)
         return respond(Answer(200, responses.stock_body(outcome.value), [JSON_TYPE, NO_STORE]))

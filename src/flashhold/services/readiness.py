@@ -11,6 +11,7 @@ from flashhold.domain.errors import (
     LedgerConflict,
     LedgerUnavailable,
     Misconfigured,
+    NotDurable,
     Recovering,
     StoreUnavailable,
 )
@@ -20,12 +21,16 @@ from flashhold.ledger.reader import LedgerPlace, Reader
 
 
 class Verdict(NamedTuple):
-    """`closed` is why nothing may be decided, None where all is well; `redis`, `ledger`, `place` say it in words."""
+    """`closed` is why nothing may be decided, None where all is well; `redis`, `ledger`, `place` say it in words.
+
+    `opened`: the two stores have agreed before, in this process.
+    """
 
     closed: FlashHoldError | None
     redis: str
     ledger: str
     place: str
+    opened: bool = False
 
     @property
     def ready(self) -> bool:
@@ -57,9 +62,10 @@ def compare(redis: Place, ledger: LedgerPlace | None) -> str | None:
 
 
 async def judge(engine: Engine, reader: Reader, before: Verdict) -> Verdict:
-    """Compare both stores once, making the partition where both are empty.
+    """Compare both stores once, making the partition where both are empty and always were.
 
-    With the ledger away, a Redis that has agreed with it `before` goes on deciding; one that has not yet, does not.
+    With the ledger away, a Redis that has agreed with it `before` goes on deciding; one that has not yet, does not. A
+    Redis that has been open and is empty now has lost what it acknowledged, though the ledger be empty too.
     """
     ledger: LedgerPlace | None = None
     ledger_says = OK
@@ -68,17 +74,19 @@ async def judge(engine: Engine, reader: Reader, before: Verdict) -> Verdict:
     except (LedgerUnavailable, LedgerConflict) as error:
         ledger_says = str(error)
     try:
-        redis = await _place(engine, ledger, may_install=ledger_says == OK)
+        redis = await _place(engine, ledger, may_install=ledger_says == OK and not before.opened)
     except Recovering as error:
-        return Verdict(error, OK, ledger_says, str(error))
-    except Misconfigured as error:
-        return Verdict(error, str(error), ledger_says, before.place)
+        return before._replace(closed=error, redis=OK, ledger=ledger_says, place=str(error))
+    except (Misconfigured, NotDurable) as error:
+        return before._replace(closed=error, redis=str(error), ledger=ledger_says)
     except StoreUnavailable as error:
-        return Verdict(before.closed, str(error), ledger_says, before.place)
+        return before._replace(redis=str(error), ledger=ledger_says)
     if ledger_says != OK:
-        return Verdict(before.closed, OK, ledger_says, before.place)
+        return before._replace(redis=OK, ledger=ledger_says)
     wrong = compare(redis, ledger)
-    return Verdict(Recovering(wrong) if wrong else None, OK, OK, wrong or OK)
+    if wrong:
+        return before._replace(closed=Recovering(wrong), redis=OK, ledger=OK, place=wrong)
+    return Verdict(None, OK, OK, OK, opened=True)
 
 
 async def _place(engine: Engine, ledger: LedgerPlace | None, may_install: bool) -> Place:
@@ -87,7 +95,9 @@ async def _place(engine: Engine, ledger: LedgerPlace | None, may_install: bool) 
         return await engine.place()
     except Recovering:
         if not may_install:
-            raise Recovering("Redis is empty, and the ledger cannot be asked whether that is right") from None
+            raise Recovering(
+                "Redis is empty: it has lost what it showed before, or the ledger cannot be asked whether that is right"
+            ) from None
         if ledger is not None and (ledger.seq or ledger.epoch > 1):
             raise Recovering(
                 f"Redis is empty, but the ledger stands at epoch {ledger.epoch}, seq {ledger.seq}: "
