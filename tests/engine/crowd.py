@@ -40,12 +40,25 @@ class Crowd:
         for _ in range(batches):
             match self.random.random():
                 case chance if chance < 0.12:
-                    await duel.pass_time(self.random.choice([1, 4, 19, 20, 1_000, 599_999, 600_000]))
+                    await duel.pass_time(self.random.choice([1, 4, 5, 19, 20, 1_000, 599_999, 600_000]))
                 case chance if chance < 0.17:
                     await duel.sweep(self.random.choice([1, 2, 256]))
                 case _:
                     await self._send(duel, [self._command(duel) for _ in range(self.random.randint(1, 7))])
+        await self._at_the_edges(duel)
         await duel.compare_everything()
+
+    async def _at_the_edges(self, duel: Duel) -> None:
+        """The last and the first millisecond of a sale and of a hold, which chance would seldom meet."""
+        await duel.run()  # so that the reference knows the time
+        opens_ms = duel.reference.now_ms + 60_000
+        times = {"opens_at_ms": opens_ms, "closes_at_ms": opens_ms + 10}
+        late = {"hold_ttl_ms": 10, "pools": {"default": {"oversell_allowance": 9}}}
+        await self._send(duel, [commands.SetPolicy(SKUS[0], times | late, True)])
+        for wait_ms in (opens_ms - 1 - duel.reference.now_ms, 1, 9, 1):
+            await duel.pass_time(wait_ms)
+            holding = commands.Hold(self._new_key(), (Line(SKUS[0], 1),))
+            await self._send(duel, [holding, *map(commands.ReadHold, duel.holds[-2:])])
 
     async def _send(self, duel: Duel, batch: list[Any]) -> None:
         for command, answer in zip(batch, await duel.run(*batch), strict=True):
@@ -160,7 +173,7 @@ class Crowd:
             "hold_ttl_max_ms": [None, 1_000_000, 50],
             "max_per_buyer": [None, 1, 3],
             "opens_at_ms": [None, now_ms - 5, now_ms + 5],
-            "closes_at_ms": [None, now_ms + 5, now_ms + 1_000_000],
+            "closes_at_ms": [None, now_ms + 5, now_ms + 20, now_ms + 600_000],
             "partition_key": [None, "drop"],
             "pools": [{"default": {"safety_stock": 1}}, {"eu": {"oversell_allowance": 2, "safety_stock": 0}}, {}],
         }

@@ -133,10 +133,14 @@ class Batcher:
                 self._settle(flight.requests, flight.nonce, unpack(reply))
         except FlashHoldError as error:
             _fail(flight.requests, error)
-        if self._waiting:
-            self._flush()
-        if not self._in_flight:
-            self._idle.set()
+        except Exception as error:
+            _fail(flight.requests, error)  # a bug of ours: whoever waits must not wait for ever
+            raise
+        finally:
+            if self._waiting:
+                self._flush()
+            if not self._in_flight:
+                self._idle.set()
 
     def _settle(self, requests: list[Request], nonce: str, reply: Sequence[Any]) -> None:
         echoed, now_ms, epoch, seq, chain, replies = reply
@@ -205,7 +209,7 @@ class Batcher:
             await self._idle.wait()
 
 
-def _fail(requests: list[Request], error: FlashHoldError) -> None:
+def _fail(requests: list[Request], error: Exception) -> None:
     for request in requests:
         if not request.future.done():
             request.future.set_exception(error)
