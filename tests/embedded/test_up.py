@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -204,6 +205,19 @@ def test_a_stop_during_the_start_leaves_nothing(fresh: RunningUp) -> None:
     assert process.wait(30) == 0, fresh.output()
     assert fresh.family() == []
     fresh.start()
+
+
+def test_a_redis_that_lost_its_data_is_not_sold_from(fresh: RunningUp) -> None:
+    """With the ledger ahead of an empty Redis `up` keeps running, says why it is not ready, and stops cleanly."""
+    fresh.start()
+    fresh.receive("mug", 5, "r1")
+    assert processes.wait_until(lambda: bool(fresh.request("GET", "/v1/ledger")["items"]), 30)
+    assert fresh.stop()[0] == 0
+    shutil.rmtree(fresh.data_dir / "redis")
+    fresh.spawn()
+    assert fresh.says("Running, but not ready")
+    assert "Redis is empty" in fresh.output()
+    assert fresh.stop()[0] == 0
 
 
 def test_a_store_of_ones_own_is_used(fresh: RunningUp, one_redis_url: str, empty_database_url: str) -> None:

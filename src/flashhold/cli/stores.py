@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flashhold.domain.errors import Misconfigured
+from flashhold.domain.errors import FlashHoldError, LedgerUnavailable, StoreUnavailable
 
 if TYPE_CHECKING:
     from flashhold.embedded.servers import PostgresServer, RedisServer
@@ -24,21 +24,21 @@ DEFAULT_DATA_DIR = Path("flashhold-data")
 
 
 def redis_url(data_dir: Path) -> str:
-    """FLASHHOLD_REDIS_URL, or the embedded server of `data_dir`. Raises Misconfigured where that has none.
+    """FLASHHOLD_REDIS_URL, or the embedded server of `data_dir`. Raises StoreUnavailable where that has none.
 
     There is no default beyond that: it would mean whatever happens to listen on this machine, and an audit of a
     stranger's Redis would be worse than none.
     """
     from flashhold.embedded.servers import RedisServer  # noqa: PLC0415
 
-    return _url("FLASHHOLD_REDIS_URL", RedisServer(data_dir.absolute() / "redis"))
+    return _url("FLASHHOLD_REDIS_URL", RedisServer(data_dir.absolute() / "redis"), StoreUnavailable)
 
 
 def database_url(data_dir: Path) -> str:
-    """FLASHHOLD_DATABASE_URL, or the embedded Postgres of `data_dir`. Raises Misconfigured where that has none."""
+    """FLASHHOLD_DATABASE_URL, or the embedded Postgres of `data_dir`. Raises LedgerUnavailable where that has none."""
     from flashhold.embedded.servers import PostgresServer  # noqa: PLC0415
 
-    return _url("FLASHHOLD_DATABASE_URL", PostgresServer(data_dir.absolute() / "postgres"))
+    return _url("FLASHHOLD_DATABASE_URL", PostgresServer(data_dir.absolute() / "postgres"), LedgerUnavailable)
 
 
 def use_stores(data_dir: Path) -> None:
@@ -47,13 +47,13 @@ def use_stores(data_dir: Path) -> None:
     os.environ["FLASHHOLD_DATABASE_URL"] = database_url(data_dir)
 
 
-def _url(variable: str, server: "RedisServer | PostgresServer") -> str:
+def _url(variable: str, server: "RedisServer | PostgresServer", away: type[FlashHoldError]) -> str:
     if url := os.environ.get(variable):
         return url
     if server.directory.is_dir():
         return server.url
     directory = server.directory.parent
-    raise Misconfigured(
+    raise away(
         f"No {server.name} to speak to: set {variable}, or give with --data-dir the data directory of a `flashhold up` "
         f"({directory} {f'has its {server.name} elsewhere' if directory.is_dir() else 'does not exist'})."
     )

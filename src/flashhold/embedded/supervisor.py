@@ -25,6 +25,8 @@ STORE_START_PATIENCE_S = 300.0
 """Replaying a large append-only file or write-ahead log takes minutes; giving up on it would help nobody."""
 
 API_START_PATIENCE_S = 60.0
+NOT_READY_PATIENCE_S = 5.0
+"""An API that answers but is not ready so long after the start is waiting for somebody to read why."""
 
 STOP_PATIENCE_S = {"api": 13.0, "worker": 7.0, "redis": 6.0, "postgres": 6.0}
 """Seconds for each to finish by itself. In the order of stopping, and with both stores at the same time, 26 in all:
@@ -172,7 +174,7 @@ class Up:
     # --- watch ---------------------------------------------------------------------------------------------------
 
     def _watch(self, stores: Stores, api: Api) -> None:
-        ready, said, look_at = False, "", time.monotonic() + 10.0
+        ready, said, look_at = False, "", time.monotonic() + NOT_READY_PATIENCE_S
         while self._stop_signal is None:
             if not ready and self._watched["api"].restart_at is None:
                 ready = api.ready()
