@@ -1,6 +1,6 @@
 -- amend: {verb, digest|'', fingerprint, key|'', hold digest, hold seq, sku, pool, quantity, …}
 -- All or nothing; the hold's own units do not count against it, the deadline stays.
--- READS stock holds due buyers      WRITES stock holds due wake buyers journal      REPLIES {HOLD, replayed, …}
+-- READS stock holds due buyers      WRITES stock holds due wake ended buyers journal      REPLIES {HOLD, replayed, …}
 
 -- What the pools would have to give (or, negative, get back) for these lines: needs as cart.lua makes them, with what
 -- the hold has of each as a fifth member.

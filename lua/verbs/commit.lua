@@ -1,5 +1,5 @@
 -- commit: {verb, digest|'', fingerprint, key|'', hold digest, hold seq, reference|'', reacquire, sku, pool, quantity, …}
--- No lines: everything. READS stock holds due buyers      WRITES stock holds due wake ended buyers journal
+-- No lines: everything. READS stock holds due buyers      WRITES stock holds due ended buyers journal
 -- REPLIES {HOLD, replayed, …} as records.lua makes it
 
 -- Quantities to commit, one a line of the hold; nil where more is asked for than a pool's lines hold.

@@ -1,6 +1,7 @@
 -- count: {verb, '', '', '', sku, part, last, buyer, units, …}: what buyers held or had bought before their SKU's first
 -- limit, from the ledger, in numbered parts from 1; a part that was added before, or out of turn, changes nothing.
--- READS stock buyers      WRITES stock buyers; the last part, journal (a `policy` entry with reason buyers-counted)
+-- The last part writes a `policy` entry with reason buyers-counted.
+-- READS stock buyers      WRITES stock buyers journal
 -- REPLIES {POLICY, replayed, false, policy, epoch, seq}
 
 verbs.count = function(c)

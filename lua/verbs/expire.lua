@@ -1,5 +1,5 @@
 -- expire: {verb, '', '', '', expire_max, purge_max}: the sweep. Any number of sweepers may run; each finds what is left.
--- READS wake due holds stock ended refused      WRITES stock holds due wake ended refused buyers journal
+-- READS wake due holds stock ended refused buyers      WRITES stock holds due wake ended refused buyers journal
 -- REPLIES {SWEPT, expired, purged, lateness_max_ms, more, next_deadline_ms|0}
 -- The last command of its batch, because it hands its reply the deadline that is left after the flush.
 

@@ -1,5 +1,6 @@
 -- extend: {verb, digest|'', fingerprint, key|'', hold digest, hold seq, ttl_ms}
--- READS stock holds      WRITES holds due wake journal      REPLIES {HOLD, replayed, …}; unchanged where nothing was gained
+-- READS stock holds buyers      WRITES stock holds due wake ended buyers journal
+-- REPLIES {HOLD, replayed, …}; unchanged where nothing was gained
 
 verbs.extend = function(c)
     local r = hold_of(c[5], c[6])

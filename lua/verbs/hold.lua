@@ -1,6 +1,6 @@
 -- hold: {verb, digest, fingerprint, packed key, buyer|'', ttl_ms|0, body, sku, pool, quantity, …}: all lines or none
 -- body: the bytes of buyer, metadata, ttl_ms|0 and {sku, pool, quantity, …}, as entry and record take them.
--- READS stock holds due buyers      WRITES stock holds due wake buyers journal
+-- READS stock holds due buyers      WRITES stock holds due wake ended buyers journal
 -- REPLIES {HELD_NEW, seq, expires_ms, granted|false}
 
 -- What a SKU's policy says to new holds at this instant, found once a batch.

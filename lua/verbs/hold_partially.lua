@@ -1,7 +1,7 @@
 -- hold_partially: {verb, digest, fingerprint, key, buyer|'', ttl_ms|0, metadata|'', sku, pool, quantity, …}
 -- Each line gets what is left of it, at least one unit in all. Its entry is a `hold` with details {lines = {{sku, pool,
 -- granted, requested}, …}[, metadata]}.
--- READS stock holds due buyers      WRITES stock holds due wake buyers journal
+-- READS stock holds due buyers      WRITES stock holds due wake ended buyers journal
 -- REPLIES {HELD_NEW, seq, expires_ms, {granted, …}}
 
 -- Each line gets what the ones before it have left: nil and the lines with what they get, or the refusal where not one

@@ -1,8 +1,8 @@
 -- read_hold:  {verb, '', '', '', hold digest, hold seq}      REPLIES {HOLD, 0, …}
 -- read_stock: {verb, '', '', '', sku, pool}
 --             REPLIES {STOCK_READ, {available, held, committed, damaged, in_transit, safety_stock, oversell_allowance}, policy, seq}
--- READS stock holds due      WRITES what expire writes: a read first expires what is overdue, so that it shows nothing as
--- held that no longer is, whether or not a sweeper lives
+-- A read first expires what is overdue, so that it shows nothing as held that no longer is, sweeper or none.
+-- READS stock holds due buyers      WRITES stock holds due ended buyers journal
 
 verbs.read_hold = function(c)
     local r = hold_of(c[5], c[6])

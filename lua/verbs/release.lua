@@ -1,5 +1,5 @@
 -- release: {verb, digest|'', fingerprint, key|'', hold digest, hold seq, reason|''}
--- READS stock holds buyers      WRITES stock holds due wake ended buyers journal      REPLIES {HOLD, replayed, …}
+-- READS stock holds buyers      WRITES stock holds due ended buyers journal      REPLIES {HOLD, replayed, …}
 
 verbs.release = function(c)
     local r = hold_of(c[5], c[6])
