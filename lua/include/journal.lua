@@ -13,21 +13,14 @@ local function array_header(n)
     return '\220' .. bytes('>I2', n)
 end
 
--- msgpack by hand: TEXT and UINT are the types that stand before a length or a number.
-local TEXT, UINT, INT32 = 218, 207, 210
-local ARRAY_OF_1, NO_CHANGES, NO_DETAILS = '\145', '\144', '\194\160'
-local ENTRY_HEAD = '>B BI2c0 BI2c0 BI8 BI2c0 BI2c0 BI2c0 BI8 BI2c0 BI2c0 BI8'
+local UINT = 207 -- msgpack's type of an integer of 8 bytes
 
 -- One entry, as bytes; `changes`: a list of what change() made of them.
 local function record(kind, digest, made_seq, key, fingerprint, buyer, expires_ms, reference, reason, missing, changes,
                       details, movement_hold)
     seq = seq + 1
-    local one = changes[1]
-    local entry = bytes(ENTRY_HEAD, 157, TEXT, #kind, kind, TEXT, #digest, digest, UINT, made_seq, TEXT, #key, key,
-            TEXT, #fingerprint, fingerprint, TEXT, #buyer, buyer, UINT, expires_ms, TEXT, #reference, reference,
-            TEXT, #reason, reason, UINT, missing)
-        .. (not one and NO_CHANGES or changes[2] and array_header(#changes) .. table.concat(changes) or ARRAY_OF_1 .. one)
-        .. ((details or movement_hold ~= '') and pack(details, movement_hold) or NO_DETAILS)
+    local entry = pack({kind, digest, made_seq, key, fingerprint, buyer, expires_ms, reference, reason, missing, changes,
+        details, movement_hold})
     entries[seq - first_seq + 2] = entry
     return entry
 end
