@@ -22,6 +22,11 @@ from flashhold.ledger.tables import API_KEYS, BATCHES, ENTRIES, HOLDS, PARTITION
 _E, _P, _H, _B = ENTRIES.c, POSTINGS.c, HOLDS.c, BATCHES.c
 _NOW_MS = sa.cast(sa.func.floor(sa.extract("epoch", sa.func.clock_timestamp()) * 1000), sa.BigInteger)
 
+# Written out, not passed beside the statement: only so does the planner see that a partial index will do.
+_HOLD: sa.ColumnElement[str] = sa.literal_column("'hold'")
+_AMEND: sa.ColumnElement[str] = sa.literal_column("'amend'")
+_HELD: sa.ColumnElement[str] = sa.literal_column("'held'")
+
 Place = tuple[int, int]
 Select = sa.Select[Any]
 
@@ -105,7 +110,8 @@ class Reader:
     ) -> dict[str, Any]:
         """`{items, next_cursor, as_of}`: holds in the order in which they were made. Raises `BadCursor`.
 
-        A page may hold fewer than `limit` and still have a `next_cursor`: where holds were amended away from `sku`.
+        A page may hold fewer than `limit` and still have a `next_cursor`: holds that have no line of `sku` any more (of
+        a buyer's holds: never had) are left out of it.
         """
         positions = positions_of(cursor)
         found: list[tuple[str, Place, dict[str, Any]]] = []
@@ -113,8 +119,10 @@ class Reader:
             async with self._engine.connect() as connection:
                 here, as_of, now_ms = await _state(connection, None)
                 for name in here:
-                    query = _hold_places(name, buyer, sku, state, now_ms)
-                    places = await _behind(connection, query, positions.get(name), limit + 1 - len(found))
+                    room = limit + 1 - len(found)
+                    sources = _hold_places(name, buyer, sku, state, now_ms)
+                    some = [await _behind(connection, source, positions.get(name), room) for source in sources]
+                    places = sorted({place for source in some for place in source})[:room]
                     folded = await _holds_at(connection, name, places, now_ms)
                     found += [(name, place, hold) for place, hold in zip(places, folded, strict=True)]
                     if len(found) > limit:
@@ -181,31 +189,38 @@ def _places_of_holds(partition: str, seqs: Sequence[int]) -> Any:
         _E.partition == partition,
         _E.hold_seq == _any(seqs),
         _E.hold_seq.is_not(None),
-        _E.kind != sa.literal_column("'hold'"),
+        _E.kind != _HOLD,
     )
     return made.union_all(later)
 
 
-def _hold_places(partition: str, buyer: str | None, sku: str | None, state: str | None, now_ms: int) -> Select:
-    """The places at which the holds that pass the filters were made; `sku` as it was posted, then or when amended."""
-    query = sa.select(_H.created_epoch, _H.created_seq).where(_H.partition == partition)
+def _hold_places(partition: str, buyer: str | None, sku: str | None, state: str | None, now_ms: int) -> list[Select]:
+    """The places at which the holds that pass the filters were made, from one or two sources.
+
+    A SKU's holds come from its postings, in their order, so that a page costs what it shows; those that were amended
+    to it are looked for among the amendments. A buyer's holds are few, so that with both their lines are looked at.
+    """
+    made = sa.select(_H.created_epoch, _H.created_seq)
+    if sku is None or buyer is not None:
+        sources = [made.where(_H.partition == partition)]
+    else:
+        posted = sa.select(_P.epoch, _P.seq).distinct().where(_P.partition == partition, _P.sku == sku)
+        posted = posted.join(ENTRIES, _same(_E, _P.partition, _P.epoch, _P.seq)).where(_E.kind == _HOLD)
+        posted = posted.join(HOLDS, sa.and_(_H.partition == _P.partition, _H.created_seq == _P.seq))
+        amended = made.distinct().select_from(ENTRIES).join(POSTINGS, _same(_P, _E.partition, _E.epoch, _E.seq))
+        amended = amended.join(HOLDS, sa.and_(_H.partition == _E.partition, _H.created_seq == _E.hold_seq))
+        amended = amended.where(_E.partition == partition, _E.kind == _AMEND, _P.sku == sku, _P.held > 0)
+        sources = [posted, amended]
     if buyer is not None:
-        query = query.where(_H.buyer == buyer)
-    if state == "held":
-        query = query.where(_H.state == sa.literal_column("'held'"), _H.expires_at_ms > now_ms)
-    elif state == "expired":
-        overdue = sa.and_(_H.state == sa.literal_column("'held'"), _H.expires_at_ms <= now_ms)
-        query = query.where(sa.or_(_H.state == "expired", overdue))
-    elif state is not None:
-        query = query.where(_H.state == state)
-    if sku is not None:
-        posted = (
-            sa.select(_E.hold_seq)
-            .join(POSTINGS, _same(_P, _E.partition, _E.epoch, _E.seq))
-            .where(_P.partition == partition, _P.sku == sku, _E.kind.in_(["hold", "amend"]))
-        )
-        query = query.where(_H.created_seq.in_(posted))
-    return query
+        sources = [source.where(_H.buyer == buyer) for source in sources]
+    if state is None:
+        return sources
+    overdue = sa.and_(_H.state == _HELD, _H.expires_at_ms <= now_ms)
+    passes = {
+        "held": sa.and_(_H.state == _HELD, _H.expires_at_ms > now_ms),
+        "expired": sa.or_(_H.state == "expired", overdue),
+    }.get(state, _H.state == state)
+    return [source.where(passes) for source in sources]
 
 
 async def _behind(connection: AsyncConnection, query: Select, position: Place | None, count: int) -> list[Place]:
