@@ -99,15 +99,15 @@ def test_a_lease_handed_over_is_free_at_once(two: tuple[LedgerWriter, LedgerWrit
 def test_a_writer_in_the_middle_of_a_transaction_is_not_overtaken(
     database_url: str, two: tuple[LedgerWriter, LedgerWriter]
 ) -> None:
-    """Its lease may run out while it writes: it has the cursor's row, so the other stands by, and does not hang."""
+    """Its lease has run out, but it has the cursor's row: so the other stands by, and does not hang."""
     first, second = two
     lease = first.claim()
     assert lease is not None
     into, one = Rows(), batch(1)
     into.add(one, [receipt(1)])
+    time.sleep(0.35)
     with first.transaction() as transaction:
-        transaction.advance(lease, one, 1)
-        time.sleep(0.05)
+        transaction.advance(lease, one, first.lease_ms)
         began = time.monotonic()
         assert second.claim() is None
         assert time.monotonic() - began < 1

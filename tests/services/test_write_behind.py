@@ -119,7 +119,7 @@ def running() -> Iterator[Callable[[WriteBehind], threading.Thread]]:
 def test_everything_is_written_once_and_adds_up(journal: HandJournal, make: Make, database_url: str) -> None:
     """All entries in order, balances as their sum, holds as their last entry leaves them, the cursor at the end."""
     journal.fill(20)
-    drained = make().drain()
+    drained = make(batches_max=3).drain()
     found = contents(database_url)
     assert drained.entries == journal.seq == len(found["entries"]) and drained.batches == 21
     assert rows(database_url, "SELECT seq FROM entries ORDER BY seq") == [(seq,) for seq in range(1, journal.seq + 1)]
