@@ -156,11 +156,8 @@ class Batcher:
             at += count
             if request.single:
                 self._settle_single(request, mine[0], moment)
-            elif any(one[0] == AGAIN for one in mine):
-                self._ask_again(request)
             elif not request.future.done():
-                decoded = map(decode, request.commands, request.wires, mine, itertools.repeat(moment))
-                request.future.set_result(list(decoded))
+                self._settle_many(request, mine, moment)
 
     def _settle_single(self, request: Request, reply: Sequence[Any], moment: Moment) -> None:
         if request.future.done():
@@ -169,6 +166,32 @@ class Batcher:
             self._ask_again(request)
         else:
             request.future.set_result(decode(request.commands[0], request.wires[0], reply, moment))
+
+    def _settle_many(self, request: Request, replies: Sequence[Any], moment: Moment) -> None:
+        left = [i for i, reply in enumerate(replies) if reply[0] == AGAIN]
+        outcomes = [
+            None if reply[0] == AGAIN else decode(command, wire, reply, moment)
+            for command, wire, reply in zip(request.commands, request.wires, replies, strict=True)
+        ]
+        if not left:
+            request.future.set_result(outcomes)
+            return
+
+        # Only what is undecided is asked again: the others' answers are first answers, not replays.
+        def complete(rest: "asyncio.Future[list[Any]]") -> None:
+            if request.future.done():
+                return
+            if error := rest.exception():
+                request.future.set_exception(error)
+                return
+            for i, outcome in zip(left, rest.result(), strict=True):
+                outcomes[i] = outcome
+            request.future.set_result(outcomes)
+
+        rest: asyncio.Future[list[Any]] = self._loop.create_future()
+        rest.add_done_callback(complete)
+        some = [request.commands[i] for i in left]
+        self._ask_again(request._replace(commands=some, wires=[request.wires[i] for i in left], future=rest))
 
     def _ask_again(self, request: Request) -> None:
         """The script could not decide within its bound, because much was overdue; each time less is."""
