@@ -14,9 +14,9 @@ def command(
     file: Annotated[Path, typer.Argument(help="UCI 'Online Retail' CSV or event CSV, plain or gzipped.")],
     *,
     url: Annotated[str, typer.Option(envvar="FLASHHOLD_URL", help="Where the API is.")] = "http://127.0.0.1:8000",
-    data_dir: Annotated[Path, typer.Option(help="Beside an `up`: its data directory, for its admin key.")] = Path(
-        "flashhold-data"
-    ),
+    data_dir: Annotated[
+        Path, typer.Option(envvar="FLASHHOLD_DATA_DIR", help="Beside an `up`: its data directory, for its admin key.")
+    ] = Path("flashhold-data"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     speed_up: Annotated[
         float | None, typer.Option(help="Keep the recorded times, this many times faster; without it, full speed.")

@@ -17,7 +17,7 @@ def print_summary(result: Result, console: Console) -> None:
     good = "bold green" if result.clean else "bold red"
     console.print()
     console.print(Text(verdict(result), style=good))
-    console.print(explanation(result))
+    console.print(explanation(result), soft_wrap=True, highlight=False)
     console.print()
     console.print(_figures(result))
     console.print(_classes(result))
