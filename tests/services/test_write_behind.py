@@ -304,6 +304,18 @@ def test_after_someone_has_looked_it_goes_on(journal: HandJournal, make: Make, d
     assert rows(database_url, "SELECT max(seq) FROM entries") == [(good + 1,)]
 
 
+def test_a_record_that_no_script_wrote_halts_the_partition(journal: HandJournal, make: Make, database_url: str) -> None:
+    """Somebody added to the stream by hand: all before it is kept, and it is not passed over."""
+    journal.fill(3)
+    journal.client.xadd(journal.keys.journal, {"hello": "world"})
+    write_behind = make()
+    for _ in range(20):
+        write_behind.turn(block=False)
+    said = halted(database_url)
+    assert said is not None and "no script wrote" in said
+    assert rows(database_url, "SELECT max(seq) FROM entries") == [(journal.seq,)]
+
+
 @pytest.mark.parametrize(
     ("place", "reason"),
     [
@@ -399,6 +411,8 @@ def test_postgres_away_loses_nothing(
         last = journal.ids()[-1]
         journal.fill(10)
         until(lambda: write_behind.gauges.failures.labels("postgres")._value.get() >= 2)
+        until(lambda: write_behind.gauges.lag_entries._value.get() > 0)
+        assert write_behind.gauges.journal_batches._value.get() >= 11
         assert len([stream_id for stream_id in journal.ids() if stream_id > last]) == 11
     until(lambda: rows(database_url, "SELECT seq FROM partitions") == [(journal.seq,)])
     assert rows(database_url, "SELECT count(*), count(DISTINCT seq) FROM entries") == [(journal.seq, journal.seq)]
@@ -430,7 +444,6 @@ def test_the_gauges_tell_how_far_behind_it_is(journal: HandJournal, make: Make) 
     assert gauges.lag_seconds._value.get() > 0
     assert gauges.journal_batches._value.get() == 4
     assert gauges.writing._value.get() == 1
-    write_behind._measured_at = 0
     write_behind.drain()
     write_behind._looked_at = 0
     write_behind.turn(block=False)

@@ -27,7 +27,12 @@ def next_group(journal: Journal, cursor: Cursor, batches_max: int, block_ms: int
     """The batches behind the cursor, as far as they are what must come next. Raises `StoreUnavailable`."""
     rows, here = Rows(), cursor
     good: list[Batch] = []
-    for batch in journal.read(cursor.stream_id, batches_max, block_ms):
+    try:
+        batches = journal.read(cursor.stream_id, batches_max, block_ms)
+    except (LookupError, ValueError) as error:
+        strange = LedgerConflict(f"the journal has a record behind {cursor.stream_id} that no script wrote: {error!r}")
+        return Group(cursor, good, rows, strange)
+    for batch in batches:
         try:
             check_follows(here, batch)
             rows.add(batch, decoded(batch))

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from flashhold import telemetry
 from flashhold.domain.errors import LedgerConflict, LedgerUnavailable, StoreUnavailable
-from flashhold.engine.journal import Journal, Place
+from flashhold.engine.journal import Journal
 from flashhold.ledger.rows import Rows
 from flashhold.ledger.writer import Cursor, Fenced, Lease, LedgerWriter, Transaction
 from flashhold.services.follow import Group, check_head, cursor_after, next_group, stream_place
@@ -102,7 +102,7 @@ class WriteBehind:
         self._batches_max = self.options.batches_max
         self._one_by_one = False
         self._written_at = time.monotonic()
-        self._written_ms: int | None = None
+        self._known: Cursor | None = None
         self._looked_at = 0.0
         self._measured_at = 0.0
         self._trimmed_to = ""
@@ -181,6 +181,7 @@ class WriteBehind:
                 if turn.block_ms:
                     self._stop.wait(random.uniform(0.2, 0.4) * self._writer.lease_ms / 1000)
                 raise NothingToDo
+            self._known = self._lease.cursor
             self.gauges.halted.set(self._lease.halted is not None)
         if self._lease.halted is not None:
             self._lease = None
@@ -214,11 +215,12 @@ class WriteBehind:
 
     def _seal(self, turn: Turn) -> None:
         turn.open.close()
-        last, entries = turn.group.batches[-1], len(turn.group.rows.entries)
-        self._lease = self._held._replace(cursor=cursor_after(last))
+        entries = len(turn.group.rows.entries)
+        self._known = cursor_after(turn.group.batches[-1])
+        self._lease = self._held._replace(cursor=self._known)
         self._renewed()
         self._one_by_one = False
-        self._written_at, self._written_ms = time.monotonic(), last.at_ms
+        self._written_at = time.monotonic()
         self._batches_max = max(
             1, min(self.options.batches_max, self.options.group_entries * len(turn.group.batches) // entries)
         )
@@ -229,9 +231,7 @@ class WriteBehind:
         written_ms, _ = stream_place(turn.group.batches[-1].stream_id)
         self._trim_before(f"{max(0, written_ms - self.options.margin_ms)}-0")
         if time.monotonic() - self._measured_at > 0.5:
-            self._measure(self._journal.head())
-
-    # What the steps are made of.
+            self._measure()
 
     @property
     def _held(self) -> Lease:
@@ -252,7 +252,7 @@ class WriteBehind:
             check_head(head, cursor)
         if now - self._written_at > self.options.margin_ms / 1000:
             self._trim_before(cursor.stream_id)
-        self._measure(head)
+        self._measure()
 
     def _trim_before(self, stream_id: str) -> None:
         """Never beyond the cursor, whatever the store's clock has made of the stream's ids."""
@@ -261,13 +261,16 @@ class WriteBehind:
             self._journal.trim(edge)
             self._trimmed_to = edge
 
-    def _measure(self, head: Place | None) -> None:
+    def _measure(self) -> None:
+        """How far the ledger is behind, also while Postgres is away: from what was last known of it."""
         self._measured_at = time.monotonic()
         self.gauges.journal_batches.set(self._journal.length())
-        if head is None:
+        head = self._journal.head()
+        if head is None or self._known is None:
             return
-        behind = max(0, head.seq - self._held.cursor.seq)
-        lag_ms = head.clock_ms - self._written_ms if behind and self._written_ms is not None else 0
+        oldest = self._journal.read(self._known.stream_id, 1, 0)
+        lag_ms = max(0, int(time.time() * 1000) - oldest[0].at_ms) if oldest else 0
+        behind = max(0, head.seq - self._known.seq)
         self.gauges.lag_entries.set(behind)
         self.gauges.lag_seconds.set(lag_ms / 1000)
         if lag_ms > self.options.lag_alarm_ms:
@@ -292,6 +295,11 @@ class WriteBehind:
         wait_s = random.uniform(0, min(self.options.patience_ms, 100 * 2 ** min(failures, 10))) / 1000
         _log.warning("store-away", store=store, reason=str(error), tries=failures, wait_s=round(wait_s, 2))
         self._stop.wait(wait_s)
+        if isinstance(error, LedgerUnavailable):
+            try:
+                self._measure()
+            except StoreUnavailable as other:
+                _log.warning("store-away", store="redis", reason=str(other))
 
     def _renewed(self) -> None:
         # Oftener than the lease needs: each renewal also says that the ledger is complete until now.
