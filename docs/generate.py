@@ -62,8 +62,11 @@ ENTRY_KINDS: dict[str, tuple[str, str]] = {
     "adjustment": ("outside ↔ available", "a count found more, or less; with a reason"),
     "transfer": ("available → available of another pool", "units given to another pool of the SKU"),
     "cancel": ("committed → available", "a sale undone before it was shipped"),
-    "policy": ("none", "a SKU's rules changed"),
-    "restore": ("none", "a store rebuilt from the ledger; reserved, no command writes it yet"),
+    "policy": (
+        "none",
+        "a SKU's rules changed; reason `buyers-counted`: what buyers had before its first limit is counted now",
+    ),
+    "restore": ("none", "a store rebuilt from the ledger; no command does that yet"),
 }
 
 UNITS = (  # by the end of the name; the first that fits
