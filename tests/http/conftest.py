@@ -115,10 +115,11 @@ def serving(processes: int = 1, *, expect: int = 200, **environ: str) -> Iterato
     command = [sys.executable, "-c", "from flashhold.http.serve import serve; serve()"]
     parent = subprocess.Popen(command, env={**os.environ, **variables}, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
+    client = httpx.Client()
     try:
-        for _ in range(300):
+        for _ in range(600):
             try:
-                if httpx.get(f"{url}/readyz").status_code == expect:
+                if client.get(f"{url}/readyz").status_code == expect:
                     break
             except httpx.TransportError:
                 assert parent.poll() is None, "serve ended"
@@ -127,6 +128,7 @@ def serving(processes: int = 1, *, expect: int = 200, **environ: str) -> Iterato
             raise TimeoutError("serve did not get ready")
         yield parent, url
     finally:
+        client.close()
         if parent.poll() is None:
             parent.send_signal(signal.SIGTERM)
         parent.wait(30)

@@ -117,6 +117,15 @@ async def test_slow_senders(api: Api, cut: int) -> None:
     assert await connection.ended()
 
 
+async def test_a_slow_second_request(api: Api) -> None:
+    """The deadline is for every request of a connection, not only for its first."""
+    connection, body = await Socket.to(api), await hold_body(api)
+    await connection.send(request(api, body, key="quick"))
+    assert (await connection.answer())[0] == 201
+    await connection.send(request(api, body, key="slow-2")[:50])
+    assert (await connection.answer())[0] == 408
+
+
 async def test_drip_feeding_does_not_help(api: Api) -> None:
     """The deadline is for the whole request: a byte now and then does not move it."""
     connection = await Socket.to(api)

@@ -148,10 +148,10 @@ class StockAnswer(msgspec.Struct):
     policy: PolicyFields
 
 
-def hold_body(hold: Hold, partial: bool = False) -> bytes:
-    """A hold as JSON; `partial`: the request allowed it, so its lines say what was `requested`."""
+def hold_body(hold: Hold) -> bytes:
+    """A hold as JSON; the lines of one that was allowed to be partial say what was `requested`."""
     lines: list[HoldLineAnswer]
-    if partial or any([line.requested is not None for line in hold.lines]):
+    if any([line.requested is not None for line in hold.lines]):
         lines = [_partial_line(line) for line in hold.lines]
     else:
         lines = [

@@ -6,7 +6,7 @@ Both ways through the door, the thin one and FastAPI's, carry out a row of this 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from flashhold.domain.commands import Command, Hold, SetPolicy
+from flashhold.domain.commands import Command, SetPolicy
 from flashhold.domain.errors import FlashHoldError
 from flashhold.domain.outcomes import Refused
 from flashhold.http import responses, schemas
@@ -36,10 +36,10 @@ class Verb(NamedTuple):
     refusals: tuple[str, ...] = ()
 
 
-def _created_hold(hold: Any, command: Hold, replayed: bool) -> Answer:
+def _created_hold(hold: Any, _: Command, replayed: bool) -> Answer:
     location = (b"location", (HOLDS_PREFIX + hold.id).encode())
     headers = [JSON_TYPE, location, NO_STORE, REPLAYED if replayed else FRESH]
-    return Answer(201, responses.hold_body(hold, command.allow_partial), headers)
+    return Answer(201, responses.hold_body(hold), headers)
 
 
 def _changed_hold(hold: Any, _: Command, replayed: bool) -> Answer:
