@@ -47,23 +47,24 @@ def verdict(result: Result) -> str:
 
 
 def explanation(result: Result) -> str:
-    """The verdict in a sentence or two."""
+    """The verdict in a few sentences."""
     settled = result.settled
     figures = f"{number(settled.compared)} figures of {count(len(result.plan.skus), 'SKU')}"
-    if result.clean:
-        said = f"The file, Redis and the ledger agree on all {figures}, and no unit was sold twice."
+    if settled.differences:
+        said = [f"Of {figures}, {number(len(settled.differences))} differ between the file, Redis and the ledger."]
     else:
-        said = f"Of {figures}, {number(len(settled.differences))} differ between the file, Redis and the ledger."
-        if settled.others:
-            said += f" Others changed the same SKUs during the run: {number(len(settled.others))} ledger entries."
+        said = [f"The file, Redis and the ledger agree on all {figures}."]
+    if settled.finding_count:
+        said.append(f"There are {count(settled.finding_count, 'finding')} about answers or entries.")
+    if settled.others:
+        said.append(f"Others changed the same SKUs during the run ({number(len(settled.others))} ledger entries).")
+    if settled.oversold_units == 0:
+        said.append("No unit was sold twice.")
     if result.plan.ordered:
-        refused = count(result.refused, "hold")
-        said += (
-            f" Stock was short: {refused} of {number(result.holds)} refused, exactly those that the file says must be."
-        )
-        if result.played.refused_holds != result.expected.refused_holds:
-            said = said.replace(", exactly those that the file says must be", "")
-    return said
+        as_it_must = result.played.refused_holds == result.expected.refused_holds
+        must = ", exactly as the file says it must be" if as_it_must else ""
+        said.append(f"Stock was short: {number(result.refused)} of {count(result.holds, 'hold')} refused{must}.")
+    return " ".join(said)
 
 
 def stock_mode(result: Result) -> str:
