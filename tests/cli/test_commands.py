@@ -86,6 +86,15 @@ def test_a_setting_that_makes_no_sense_stops_up_before_it_starts(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.quick
+def test_a_data_directory_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    """A file where the directory should be: a sentence, status 1."""
+    (tmp_path / "file").touch()
+    said = flashhold(tmp_path, "up", "--data-dir", "file/data")
+    assert said.returncode == 1
+    assert "Cannot keep data in" in said.stderr
+
+
 def test_migrate_may_be_repeated(empty_database_url: str, tmp_path: Path) -> None:
     """Both times status 0 and the same revision."""
     environ = os.environ | {"FLASHHOLD_DATABASE_URL": empty_database_url}

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,18 +15,18 @@ import redis
 from flashhold.domain.errors import Misconfigured
 from flashhold.embedded import binaries, processes
 from flashhold.embedded.child import Child
-from flashhold.embedded.servers import PostgresServer, RedisServer
+from flashhold.embedded.servers import PostgresServer, RedisServer, _socket_directory
 
-EVERY_REDIS = {str(binary): binary for binary in binaries.redis_binaries()}
-EVERY_POSTGRES = {str(found): found for found in binaries.postgres_binaries()}
+AWKWARD = 'sp ace "quoted", Ünï'
+LONG = "deep/" + "d" * 120
+"""Paths that break a careless command line, a comma-separated list, or a socket's length limit."""
 
 
-@pytest.fixture(params=["plain", 'sp ace "quoted", Ünï', "deep/" + "d" * 120])
-def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Paths that break a careless command line, a comma-separated list, or a socket's length limit."""
-    path = tmp_path / request.param
-    path.mkdir(parents=True)
-    return path
+def everywhere(found: Iterable[Any]) -> list[Any]:
+    """(server, directory): every server below an awkward path, the first also below the others."""
+    servers = list(found)
+    pairs = [*((server, AWKWARD) for server in servers), (servers[0], "plain"), (servers[0], LONG)]
+    return [pytest.param(server, path, id=f"{server}, {path[:8]}") for server, path in pairs]
 
 
 @pytest.fixture
@@ -41,6 +43,9 @@ def run(tmp_path: Path) -> Iterator[Callable[..., Child]]:
     yield start
     for child in started:
         child.stop(patience_s=5)
+        sockets = _socket_directory(child.what.directory, ".s.PGSQL.5432")
+        if sockets != child.what.directory:
+            shutil.rmtree(sockets, ignore_errors=True)
 
 
 def test_the_wheels_are_found_without_importing_them() -> None:
@@ -49,12 +54,12 @@ def test_the_wheels_are_found_without_importing_them() -> None:
     assert any("pginstall" in str(found.directory) for found in binaries.postgres_binaries())
 
 
-@pytest.mark.parametrize("binary", EVERY_REDIS.values(), ids=EVERY_REDIS.keys())
+@pytest.mark.parametrize(("binary", "path"), everywhere(binaries.redis_binaries()))
 def test_redis_keeps_what_it_acknowledged(
-    binary: binaries.RedisBinary, directory: Path, run: Callable[..., Child]
+    binary: binaries.RedisBinary, path: str, tmp_path: Path, run: Callable[..., Child]
 ) -> None:
     """A write that was answered is there after kill -9, and only the owner may reach the socket."""
-    server = RedisServer(directory / "redis", binary=binary)
+    server = RedisServer(tmp_path / path / "redis", binary=binary)
     child = run(server)
     with redis.Redis.from_url(server.url) as client:
         client.set("a", "1")
@@ -66,15 +71,15 @@ def test_redis_keeps_what_it_acknowledged(
     child.start(patience_s=30)
     with redis.Redis.from_url(server.url) as client:
         assert client.get("a") == b"1"
-    assert stat.S_IMODE((directory / "redis").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / path / "redis").stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("found", EVERY_POSTGRES.values(), ids=EVERY_POSTGRES.keys())
+@pytest.mark.parametrize(("found", "path"), everywhere(binaries.postgres_binaries()))
 def test_postgres_comes_back_after_a_kill(
-    found: binaries.PostgresBinaries, directory: Path, run: Callable[..., Child]
+    found: binaries.PostgresBinaries, path: str, tmp_path: Path, run: Callable[..., Child]
 ) -> None:
     """The database is made once, survives kill -9 of the postmaster, and a second preparation changes nothing."""
-    server = PostgresServer(directory / "postgres", binaries=found)
+    server = PostgresServer(tmp_path / path / "postgres", binaries=found)
     child = run(server)
     with psycopg.connect(server.url) as connection:
         connection.execute("CREATE TABLE t AS SELECT 1 AS n")

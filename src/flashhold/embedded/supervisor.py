@@ -85,9 +85,13 @@ class Up:
         """Start, watch until SIGINT, SIGTERM or SIGHUP, stop. Raises Refused, StartFailed, Misconfigured
         or what `prepare` raises, and then leaves nothing running."""
         self.data_dir = self.data_dir.absolute()
-        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in ("run", "log"):
-            (self.data_dir / name).mkdir(mode=0o700, exist_ok=True)
+        try:
+            for directory in (self.data_dir, self.data_dir / "run", self.data_dir / "log"):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refused(
+                f"Cannot keep data in {self.data_dir}: {error.strerror}. Choose another --data-dir."
+            ) from error
         with locked(self.data_dir), self._signals():
             try:
                 stores, api = self._start()
