@@ -11,7 +11,7 @@ from tests.engine.crowd import Crowd
 from tests.engine.duel import Duel
 
 SEED = int(os.environ.get("FLASHHOLD_SEED", "20261121"))
-LIVES = int(os.environ.get("FLASHHOLD_LIVES", "40"))
+LIVES = int(os.environ.get("FLASHHOLD_LIVES", "30"))
 FOREVER_MS = 10**13
 """Keys are remembered this long here: forgetting has tests of its own."""
 

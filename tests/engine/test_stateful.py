@@ -16,7 +16,7 @@ from flashhold.domain.model import Line
 from tests.engine.duel import Duel
 
 SEED = int(os.environ.get("FLASHHOLD_SEED", "20261121"))
-EXAMPLES = int(os.environ.get("FLASHHOLD_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("FLASHHOLD_EXAMPLES", "100"))
 FOREVER_MS = 10**13
 """Keys are remembered this long here: forgetting has tests of its own."""
 
