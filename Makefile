@@ -25,28 +25,28 @@ setup: $(INSTALLED)
 #
 # The environment is made without pip, because Debian's Python has none to put into it unless python3-venv is
 # installed. Whatever installer the machine has then fills it, from outside (which an "externally managed" Python
-# allows) or from inside; a machine that has none gets pip's own bootstrap into the environment. The development
-# tools are read from pyproject.toml here: pip knows dependency groups only since 25.1.
+# allows) or from inside; root on a Debian without any gets pip from there. The development tools are read from
+# pyproject.toml here: pip knows dependency groups only since 25.1.
 WHAT := -e . -r $(VENV)/development.txt
 QUIET := --quiet --disable-pip-version-check
-GET_PIP ?= https://bootstrap.pypa.io/get-pip.py
+HAS_PIP := $(PYTHON) -m pip --python $(VENV)/bin/python --version >/dev/null 2>&1
+FROM_DEBIAN := command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq python3-pip >/dev/null
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "FlashHold needs Python 3.11 or later; say which one: make PYTHON=...")'
 	@echo "Setting up $(VENV); the first time this takes a minute."
 	@$(PYTHON) -m venv --without-pip $(VENV)
 	@$(VENV)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' > $(VENV)/development.txt
-	@if $(PYTHON) -m pip --python $(VENV)/bin/python --version >/dev/null 2>&1; then \
+	@if $(HAS_PIP); then \
 	    $(PYTHON) -m pip --python $(VENV)/bin/python install $(QUIET) $(WHAT); \
 	elif command -v uv >/dev/null; then \
 	    uv pip install --quiet --python $(VENV)/bin/python $(WHAT); \
-	else \
-	    $(VENV)/bin/python -m pip --version >/dev/null 2>&1 \
-	    || $(VENV)/bin/python -m ensurepip >/dev/null 2>&1 \
-	    || { $(VENV)/bin/python -c 'import sys, urllib.request as u; u.urlretrieve(*sys.argv[1:])' $(GET_PIP) $(VENV)/get-pip.py \
-	         && $(VENV)/bin/python $(VENV)/get-pip.py $(QUIET); } \
-	    || { echo "There is no pip here, and none could be fetched. Install it: apt-get install python3-pip" >&2; exit 1; }; \
+	elif $(VENV)/bin/python -m ensurepip >/dev/null 2>&1; then \
 	    $(VENV)/bin/python -m pip install $(QUIET) $(WHAT); \
+	elif { $(FROM_DEBIAN); } && $(HAS_PIP); then \
+	    $(PYTHON) -m pip --python $(VENV)/bin/python install $(QUIET) $(WHAT); \
+	else \
+	    echo "There is no pip here. Install it, for example: sudo apt-get install python3-pip" >&2; exit 1; \
 	fi
 	@touch $@
 
