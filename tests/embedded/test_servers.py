@@ -1,8 +1,8 @@
 """The embedded stores: found, started with safe settings, started again after a kill, private."""
 
 import os
-import signal
 import shutil
+import signal
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path

@@ -18,7 +18,7 @@ import pytest
 from flashhold.embedded import processes
 from tests.embedded.running_up import ROLES, RunningUp
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
