@@ -19,7 +19,7 @@ from flashhold.engine.journal import Journal
 from flashhold.ledger.writer import LedgerWriter
 from flashhold.services.gauges import WorkerGauges
 from flashhold.services.write_behind import STEPS, WriteBehind, WriteBehindOptions
-from tests.ledger.journals import HandJournal, committed, held, id_of, receipt
+from tests.ledger.journals import HandJournal, committed, entry, held, id_of, receipt
 from tests.ledger.tables import contents, rows
 from tests.services.refusal import refusing
 from tests.services.write_and_die import KILLED
@@ -285,6 +285,35 @@ def test_a_poisonous_entry_halts_and_all_before_it_are_kept(
     said = halted(database_url)
     assert said is not None and f"1/{good + 1}" in said
     assert rows(database_url, "SELECT max(seq) FROM entries") == [(good,)]
+
+
+UNPLACEABLE = {
+    "a commit of no hold": entry("commit", [["shoe", "default", 0, 0, -1, 1, 0, 0]]),
+    "a hold that is none": entry("commit", [["shoe", "default", 0, 0, -1, 1, 0, 0]], hold=("short", 1)),
+    "a policy without fields": entry("policy", [["shoe", "default", 0, 0, 0, 0, 0, 0]]),
+    "half a unit": entry("receipt", [["shoe", "default", -0.5, 0.5, 0, 0, 0, 0]]),
+    "units in words": entry("receipt", [["shoe", "default", "-1", "1", 0, 0, 0, 0]]),
+    "a kind that is a list": [["receipt"], *receipt("shoe", 1)[1:]],
+    "a sku that is a number": entry("receipt", [[5, "default", -1, 1, 0, 0, 0, 0]]),
+}
+
+
+@pytest.mark.parametrize("unplaceable", UNPLACEABLE)
+def test_an_entry_that_cannot_be_placed_halts_and_leaves_nothing_of_its_batch(
+    journal: HandJournal, make: Make, database_url: str, unplaceable: str
+) -> None:
+    """Its neighbours in the batch are fine, the batches before it too: these are kept whole, of its own nothing is."""
+    journal.fill(4)
+    good = journal.seq
+    journal.put(receipt("hat", 3), receipt("shoe", 1), UNPLACEABLE[unplaceable], receipt("cap", 3))
+    write_behind = make()
+    for _ in range(12):
+        write_behind.turn(block=False)
+    assert halted(database_url) is not None
+    assert rows(database_url, "SELECT max(seq), count(*) FROM entries") == [(good, good)]
+    assert rows(database_url, "SELECT count(*) FROM batches") == [(5,)]
+    assert rows(database_url, "SELECT count(*) FROM postings WHERE seq > %s", good) == [(0,)]
+    assert rows(database_url, "SELECT sku FROM balances ORDER BY sku") == [("shoe",), ("sock",)]
 
 
 def test_after_someone_has_looked_it_goes_on(journal: HandJournal, make: Make, database_url: str) -> None:

@@ -37,15 +37,30 @@ def next_group(journal: Journal, cursor: Cursor, batches_max: int, block_ms: int
             check_follows(here, batch)
             rows.add(batch, decoded(batch))
         except LedgerConflict as conflict:
-            return Group(cursor, good, rows, conflict)
+            return Group(cursor, good, _rows_of(good), conflict)
+        except (ValueError, TypeError, LookupError) as error:
+            strange = LedgerConflict(f"{_name(batch)} holds what no entry can: {error!r}")
+            return Group(cursor, good, _rows_of(good), strange)
         good.append(batch)
         here = cursor_after(batch)
     return Group(cursor, good, rows, None)
 
 
+def _rows_of(batches: list[Batch]) -> Rows:
+    """The rows of the batches before a refused one, made again: half of that one may be among the first ones."""
+    rows = Rows()
+    for batch in batches:
+        rows.add(batch, decoded(batch))
+    return rows
+
+
+def _name(batch: Batch) -> str:
+    return f"batch {batch.epoch}/{batch.first_seq} ({batch.stream_id})"
+
+
 def check_follows(here: Cursor, batch: Batch) -> None:
     """Is this the batch that must come next? Raises `LedgerConflict`."""
-    name = f"batch {batch.epoch}/{batch.first_seq} ({batch.stream_id})"
+    name = _name(batch)
     if batch.first_seq != here.seq + 1:
         raise LedgerConflict(f"{name} does not follow entry {here.epoch}/{here.seq}")
     if batch.epoch < here.epoch:
@@ -76,9 +91,7 @@ def decoded(batch: Batch) -> list[Entry]:
     try:
         return decode_batch(batch)
     except (ValueError, TypeError, LookupError) as error:
-        raise LedgerConflict(
-            f"batch {batch.epoch}/{batch.first_seq} ({batch.stream_id}) cannot be read: {error}"
-        ) from error
+        raise LedgerConflict(f"{_name(batch)} cannot be read: {error}") from error
 
 
 def stream_place(stream_id: str) -> tuple[int, int]:
