@@ -28,8 +28,13 @@ local function give_back(r)
     return changes
 end
 
-local function expire(r)
-    unschedule(r)
+-- `member`: the one of the deadline index that led here, where one did.
+local function expire(r, member)
+    if member and not r.lines[2] then
+        due_drop[member] = true
+    else
+        unschedule(r)
+    end
     record_hold('expire', r, give_back(r), nil, '', '', false)
     end_hold(r, EXPIRED, '', '', false)
 end
@@ -50,7 +55,7 @@ local function expire_members(members)
         local r = record_of(digests[i])
         if r and r.state == HELD and r.expires_ms <= now then
             earliest_ms = math.min(earliest_ms, r.expires_ms)
-            expire(r)
+            expire(r, members[i])
             expired = expired + 1
         else
             due_drop[members[i]] = true -- its hold has ended or moved on: a leftover that nothing else would clear

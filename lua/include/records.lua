@@ -78,7 +78,7 @@ local function hold_reply(r, replayed)
 end
 
 local function queue(list, digest, retention_ms)
-    list[#list + 1] = digest .. bytes('>I6', now + retention_ms)
+    list[#list + 1] = bytes('>c0I6', digest, now + retention_ms)
 end
 
 local function flush_records(head)
