@@ -40,7 +40,7 @@ class Settings(BaseSettings):
 
     durability: DurabilityLevel = Field(
         default="disk",
-        description="What an acknowledgement has survived: `memory` nothing, `disk` an fsync. Shared.",
+        description="What an acknowledgement has survived: `memory` nothing, `disk` an fsync.",
     )
     hold_ttl_seconds: int = Field(
         default=600, ge=1, description="A hold's life where neither the request nor the policy says. Shared."
@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     )
 
     batch_size_max: int = Field(
-        default=256, ge=1, le=1024, description="Commands a batch: keeps one script below about 5 ms."
+        default=256, ge=1, le=1024, description="Commands a batch: keeps one script below about 3 ms."
     )
     waiting_max: int = Field(
         default=10_000,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 from flashhold.domain import commands, model
 from flashhold.domain.commands import Command
 from flashhold.domain.entries import Entry
+from flashhold.domain.errors import Overloaded
 from flashhold.domain.model import DEFAULT_POOL, Line
 from flashhold.domain.outcomes import Applied, Outcome
 from flashhold.engine.batcher import Batcher
@@ -189,8 +190,13 @@ class Engine:
         return outcome.value
 
     async def submit_many(self, batch: Sequence[Command]) -> list[Outcome[Any]]:
-        """Outcomes of many commands, in order; each `batch_size_max` of them are decided at one instant."""
+        """Outcomes of many commands, in order; each `batch_size_max` of them are decided at one instant.
+
+        Raises Overloaded, and sends none of them, where not all find room among the waiting.
+        """
         size = self._options.batch_size_max
+        if self.waiting + len(batch) > self._options.waiting_max:
+            raise Overloaded
         futures = [self._batcher.submit_many(batch[at : at + size]) for at in range(0, len(batch), size)]
         return [outcome for future in futures for outcome in await future]
 

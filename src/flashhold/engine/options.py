@@ -13,13 +13,13 @@ class EngineOptions:
     partition: str = "p00"
     durability: Durability = Durability.DISK
     batch_size_max: int = 256
-    """Commands a batch: beyond this the share of the fixed cost is below a twentieth, and a script runs over 2 ms."""
+    """Commands a batch: beyond this the share of the fixed cost is below a twentieth, and a script would run over 3 ms."""
     batch_weight_max: int = 4_096
     """Members of commands a batch (a hold has 7, and 3 a line): keeps a batch of full carts below 10 ms."""
     batches_in_flight_max: int = 2
     """Two: while the server decides one, this process encodes the next."""
     waiting_max: int = 10_000
-    """Commands that may wait before new ones are turned away: about a quarter of a second's work."""
+    """Commands that may wait before new ones are turned away: about half a second's work over HTTP."""
     reply_timeout_ms: int = 2_000
     lua_folder: Path | None = None
     """Scripts to use instead of the product's own."""

@@ -78,7 +78,7 @@ def check_head(head: Place, cursor: Cursor) -> None:
     ours, theirs = f"{cursor.epoch}/{cursor.seq}", f"{head.epoch}/{head.seq}"
     if head.seq < cursor.seq or head.epoch < cursor.epoch:
         raise LedgerConflict(
-            f"the store stands at {theirs}, behind the ledger at {ours}: it has lost what it had confirmed; restore it"
+            f"the store stands at {theirs}, behind the ledger at {ours}: it has lost what it had confirmed"
         )
     if head.seq > cursor.seq:
         raise LedgerConflict(f"the store stands at {theirs}, but its journal has nothing behind {ours}")

@@ -54,7 +54,7 @@ def compare(redis: Place, ledger: LedgerPlace | None) -> str | None:
     if (redis.epoch, redis.seq) < (ledger.epoch, ledger.seq):
         return (
             f"Redis stands at epoch {redis.epoch}, seq {redis.seq}, behind the ledger at epoch {ledger.epoch}, "
-            f"seq {ledger.seq}: acknowledged entries are missing from it; run flashhold restore"
+            f"seq {ledger.seq}: acknowledged entries are missing from it; bring back its append-only file"
         )
     if (redis.epoch, redis.seq) == (ledger.epoch, ledger.seq) and redis.chain != ledger.chain:
         return f"Redis and the ledger have different entries up to epoch {redis.epoch}, seq {redis.seq}"
@@ -101,7 +101,7 @@ async def _place(engine: Engine, ledger: LedgerPlace | None, may_install: bool) 
         if ledger is not None and (ledger.seq or ledger.epoch > 1):
             raise Recovering(
                 f"Redis is empty, but the ledger stands at epoch {ledger.epoch}, seq {ledger.seq}: "
-                "run flashhold restore"
+                "bring back its append-only file"
             ) from None
     await engine.install()
     return await engine.place()
