@@ -447,6 +447,20 @@ def test_postgres_away_loses_nothing(
     assert rows(database_url, "SELECT count(*), count(DISTINCT seq) FROM entries") == [(journal.seq, journal.seq)]
 
 
+def test_small_batches_gather_into_one_transaction(
+    journal: HandJournal, make: Make, running: Callable[[WriteBehind], threading.Thread], database_url: str
+) -> None:
+    """A trickle does not cost a transaction a batch; a group that is large enough does not wait."""
+    write_behind = make(linger_ms=300)
+    running(write_behind)
+    for number in range(20):
+        journal.put(receipt("shoe", 1, key=f"r{number}"))
+        time.sleep(0.02)
+    until(lambda: rows(database_url, "SELECT seq FROM partitions") == [(20,)])
+    (transactions,) = rows(database_url, "SELECT count(DISTINCT xmin::text) FROM entries")[0]
+    assert 1 <= transactions <= 6
+
+
 def test_a_store_that_is_away_is_said_and_not_a_conflict(database_url: str) -> None:
     """Redis does not listen: the turn says so, and the ledger is not halted."""
     client = redis.Redis(port=1, retry=None, socket_connect_timeout=1)

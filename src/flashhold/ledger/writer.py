@@ -126,7 +126,6 @@ class Transaction:
         driver = connection.connection.driver_connection
         if not isinstance(driver, psycopg.Connection):
             raise TypeError("the ledger writer needs the synchronous psycopg driver")
-        set_json_dumps(msgspec.json.encode, driver)
         self._driver: psycopg.Connection[Any] = driver
 
     def advance(self, lease: Lease, last: Batch, lease_ms: int) -> None:
@@ -232,6 +231,8 @@ class LedgerWriter:
         self.holder = holder
         self.lease_ms = lease_ms
         self._engine = connect_sync(database_url, name="writer")
+        # Once a connection: the driver makes a class each time, which cost a small transaction most of its time.
+        sa.event.listen(self._engine, "connect", lambda driver, _: set_json_dumps(msgspec.json.encode, driver))
 
     def claim(self) -> Lease | None:
         """Take or renew the lease under a new fence; None: another holds it. Raises `LedgerUnavailable`."""

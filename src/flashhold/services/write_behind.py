@@ -5,13 +5,12 @@ It holds by three things. The cursor moves in the same transaction as the rows. 
 again before it is written, on from where the ledger stands. The journal is trimmed only behind what is written.
 """
 
-import gc
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from flashhold.domain.errors import LedgerConflict, LedgerUnavailable, StoreUnav
 from flashhold.engine.journal import Journal
 from flashhold.ledger.rows import Rows
 from flashhold.ledger.writer import Cursor, Fenced, Lease, LedgerWriter, Transaction
+from flashhold.services.collector import rare_collections
 from flashhold.services.follow import Group, check_head, cursor_after, next_group, stream_place
 from flashhold.services.gauges import WorkerGauges
 
@@ -34,6 +34,9 @@ class WriteBehindOptions:
     """Entries a transaction, at most and about: larger groups were not faster, and keep both sides' caches colder."""
     batches_max: int = 512
     """Batches a read, at most: small batches carry little, and a group of them should still be bounded."""
+    linger_ms: int = 10
+    """Rest after a small group: a transaction costs the same for one entry and for a hundred, so let some gather."""
+    linger_below: int = 256
     block_ms: int = 500
     """How long a read waits for the first batch; also how soon a stop is noticed."""
     margin_ms: int = 5_000
@@ -99,7 +102,8 @@ class WriteBehind:
         self._ahead: Future[Group] | None = None
         self._lease: Lease | None = None
         self._renew_at = 0.0
-        self._batches_max = self.options.batches_max
+        # Until it has seen some, it takes them to be full ones.
+        self._batches_max = max(1, min(self.options.batches_max, self.options.group_entries // 256))
         self._one_by_one = False
         self._written_at = time.monotonic()
         self._known: Cursor | None = None
@@ -111,11 +115,13 @@ class WriteBehind:
         """Write until `stop`. Stores that are away are waited for; a conflict halts the partition, not the loop."""
         failures = 0
         try:
-            with _rare_collections():
+            with rare_collections():
                 while not self._stop.is_set():
                     try:
-                        self.turn()
+                        group = self.turn()
                         failures = 0
+                        if group is not None and len(group.rows.entries) < self.options.linger_below:
+                            self._stop.wait(self.options.linger_ms / 1000)
                     except (LedgerUnavailable, StoreUnavailable) as error:
                         failures += 1
                         self._wait_for_store(error, failures)
@@ -129,7 +135,7 @@ class WriteBehind:
     def drain(self) -> Drained:
         """Write what the journal holds now, and say how fast. Raises what `turn` raises."""
         began, entries, batches = time.perf_counter(), 0, 0
-        with _rare_collections():
+        with rare_collections():
             while group := self.turn(block=False):
                 entries += len(group.rows.entries)
                 batches += len(group.batches)
@@ -209,8 +215,8 @@ class WriteBehind:
     def _advance(self, turn: Turn) -> None:
         last = turn.group.batches[-1]
         turn.into.advance(self._held, last, self._writer.lease_ms)
-        if not self._one_by_one and turn.group.conflict is None:
-            # While Postgres takes this group in, the next one is read and decoded.
+        if len(turn.group.batches) >= self._batches_max and not self._one_by_one:
+            # There is more: while Postgres takes this group in, the next one is read and decoded.
             self._ahead = self._reader.submit(next_group, self._journal, cursor_after(last), self._batches_max, 0)
 
     def _seal(self, turn: Turn) -> None:
@@ -336,15 +342,3 @@ STEPS = (
     Step("seal", WriteBehind._seal),
     Step("trim", WriteBehind._trim),
 )
-
-
-@contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Rows are tuples that nothing points back at, yet so many live at a time that the cycle collector, at its usual
-    threshold, looked through them over and over: a third of this process's time."""
-    before = gc.get_threshold()
-    gc.set_threshold(100_000, 20, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
