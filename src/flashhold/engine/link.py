@@ -49,8 +49,9 @@ class Link:
         self._keeper = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
-        """Ends the connection; what is in flight ends as unknown."""
-        self.ready = False
+        """Ends the connection; what is in flight ends as unknown, and what comes later is refused."""
+        self.ready, self.down = False, StoreUnavailable("the engine was closed")
+        self.on_down(self.down)
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
