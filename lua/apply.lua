@@ -52,6 +52,7 @@ local replies = {} -- the first is the head of the script's own reply
 for i = 1, #commands do
     local c = commands[i]
     local keyed = c[2] ~= ''
+    if keyed and c[1] == 'commit' then mean_all(c) end
     local reply = keyed and recall(c)
     if not reply then
         reply = verbs[c[1]](c)

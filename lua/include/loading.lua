@@ -1,7 +1,7 @@
 -- loading: what the commands name, in as few look-ups as there are kinds of things.
 -- READS holds, stock, buyers      WRITES nothing
 
-local LINES_AT = {hold = 8, hold_partially = 8, commit = 9, amend = 7} -- from there to the end: sku, pool, quantity, …
+local LINES_AT = {hold = 8, hold_partially = 8, commit = 10, amend = 7} -- from there to the end: sku, pool, quantity, …
 local NAMES_A_HOLD = {commit = true, release = true, extend = true, amend = true, read_hold = true}
 
 local function load_batch(commands)

@@ -1,5 +1,6 @@
--- commit: {verb, digest|'', fingerprint, key|'', hold digest, hold seq, reference|'', reacquire, sku, pool, quantity, …}
--- No lines: everything. READS stock holds due buyers      WRITES stock holds due ended buyers journal
+-- commit: {verb, digest|'', fingerprint, key|'', hold digest, hold seq, reference|'', reacquire,
+--          fingerprint without its lines, sku, pool, quantity, …}; no lines: everything
+-- READS stock holds due buyers      WRITES stock holds due ended buyers journal
 -- REPLIES {HOLD, replayed, …} as records.lua makes it
 
 -- Quantities to commit, one a line of the hold; nil where more is asked for than a pool's lines hold.
@@ -20,6 +21,17 @@ local function takes_of(r, lines)
         if left > 0 then return nil end
     end
     return takes
+end
+
+-- A commit that lists all that the hold has means the same as one without lines, so it has that one's fingerprint.
+local function mean_all(c)
+    local r = #c > 9 and record_of(c[5])
+    if not r or r.state == REMEMBERED then return end
+    local takes = takes_of(r, lines_of(c, 10))
+    for i, line in ipairs(r.lines) do
+        if not takes or takes[i] ~= line[3] then return end
+    end
+    c[3] = c[9]
 end
 
 local function close_with(r, takes)
@@ -80,7 +92,7 @@ verbs.commit = function(c)
     local r = hold_of(c[5], c[6])
     if not r then return refuse('unknown-hold', {}) end
     if r.state == RELEASED or (r.state == EXPIRED and not c[8]) then return refuse_final(r) end
-    local takes = takes_of(r, lines_of(c, 9))
+    local takes = takes_of(r, lines_of(c, 10))
     if r.state == COMMITTED then
         if takes and same_commit(r, takes, c[7]) then return hold_reply(r, 1) end
         return refuse_final(r)

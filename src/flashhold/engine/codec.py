@@ -69,8 +69,8 @@ def encode(command: Command) -> Wire:
     match command:
         case commands.Hold():
             return _encode_hold(command)
-        case commands.Commit(hold, reference, some_lines, reacquire, key):
-            return _keyed("commit", key, *_hold_name(hold), reference or "", reacquire, *_flat(some_lines or ()))
+        case commands.Commit():
+            return _encode_commit(command)
         case commands.Release(hold, reason, key):
             return _keyed("release", key, *_hold_name(hold), reason or "")
         case commands.Extend(hold, ttl_ms_more, key):
@@ -93,6 +93,18 @@ def encode(command: Command) -> Wire:
             return ("expire", "", "", "", expire_max, purge_max)
         case _:
             assert_never(command)
+
+
+def _encode_commit(command: commands.Commit) -> Wire:
+    """With the fingerprint that it has without its lines, in case they turn out to be all that the hold has."""
+    hold, reference, lines, reacquire, key = command
+    meaning = (*_hold_name(hold), reference or "", reacquire)
+    flat = _flat(lines or ())
+    if key is None:
+        return ("commit", "", "", "", *meaning, "", *flat)
+    whole = fingerprint(_pack(("commit", meaning)))
+    mark = fingerprint(_pack(("commit", meaning, flat))) if lines else whole
+    return ("commit", key_digest(key), mark, key, *meaning, whole, *flat)
 
 
 def _encode_hold(command: commands.Hold) -> Wire:
@@ -118,9 +130,12 @@ def _policy_fields(fields: dict[str, Any], replace: bool) -> dict[str, Any]:
     """Sorted, so that the same policy has the same fingerprint; -1 in a pool means: leave as it is."""
     wire = {name: fields[name] for name in sorted(fields) if fields[name] is not None and name != "pools"}
     pools = {name: pool or {} for name, pool in (fields.get("pools") or {}).items()}
-    wire["pools"] = {
+    rules = {
         name: [_or_unset(pools[name].get(member), replace) for member in PoolPolicy._fields] for name in sorted(pools)
     }
+    # A rule that says what no rule would say means the same as none.
+    unset = _or_unset(None, replace)
+    wire["pools"] = {name: rule for name, rule in rules.items() if rule != [unset, unset]}
     return wire
 
 
