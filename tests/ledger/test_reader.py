@@ -293,20 +293,23 @@ async def test_an_id_with_another_digest_is_unknown(journal: HandJournal, writte
 
 
 async def test_a_hold_with_several_deadlines_has_the_last(journal: HandJournal, written: Write, reader: Reader) -> None:
-    """Extended twice, in the group that made it and in a later one: the latest deadline counts, in page and filter."""
+    """Extended in the group that made it, or in a later one: the last deadline counts, in page and filter."""
     extend = [["shoe", "default", 0, 0, 0, 0, 0, 0]]
-    of_hold = {"hold": (id_of(2)[6:20], 2)}
-    journal.put(receipt("shoe", 5), held(2, "shoe", expires_ms=AT_MS + 10))
-    journal.put(entry("extend", extend, **of_hold, expires_ms=AT_MS + 20))
+    journal.put(receipt("shoe", 5), held(2, "shoe", expires_ms=AT_MS + 10), held(3, "shoe", expires_ms=AT_MS + 10))
+    journal.put(entry("extend", extend, hold=(id_of(2)[6:20], 2), expires_ms=FAR_MS))
     written()
-    assert [hold["expires_at"] for hold in (await reader.holds_page(state="expired"))["items"]] == [
-        "2026-01-01T00:00:00.020Z"
-    ]
-    journal.put(entry("extend", extend, **of_hold, expires_ms=FAR_MS))
+
+    async def deadlines(state: str) -> list[tuple[str, str]]:
+        page = await reader.holds_page(state=state)
+        return [(hold["id"], hold["expires_at"]) for hold in page["items"]]
+
+    far, near = "2100-01-01T00:00:00.000Z", "2026-01-01T00:00:00.010Z"
+    assert await deadlines("held") == [(id_of(2), far)]
+    assert await deadlines("expired") == [(id_of(3), near)]
+    journal.put(entry("extend", extend, hold=(id_of(3)[6:20], 3), expires_ms=FAR_MS))
     written()
-    assert [hold["expires_at"] for hold in (await reader.holds_page(state="held"))["items"]] == [
-        "2100-01-01T00:00:00.000Z"
-    ]
+    assert await deadlines("held") == [(id_of(2), far), (id_of(3), far)]
+    assert await deadlines("expired") == []
 
 
 async def test_place_says_how_far_and_whether_it_was_stopped(

@@ -177,6 +177,15 @@ async def test_a_rewritten_history_is_found(shop: Shop) -> None:
     assert [one.where for one in found.differences if one.what == "chain"] == [f"batch 1/{found.seq}", place]
 
 
+@pytest.mark.parametrize("member", ["chain = repeat('e', 40)", "seq = seq + 1", "epoch = 2"])
+async def test_a_cursor_that_is_not_at_the_end_is_found(shop: Shop, member: str) -> None:
+    """The cursor claims another end than the batches have."""
+    await shop.audit()
+    tamper(shop.database_url, f"UPDATE partitions SET {member}")
+    report = await audit(shop.engine, shop.database_url, patience_s=0.1)
+    assert ("chain", "cursor") in [(one.what, one.where) for one in report.differences]
+
+
 async def test_a_hold_that_does_not_stand_as_it_ended_is_found(shop: Shop) -> None:
     """A state, a deadline, a missing hold: the table of holds is compared with the entries."""
     await shop.audit()
@@ -197,6 +206,7 @@ async def test_a_hold_that_does_not_stand_as_it_ended_is_found(shop: Shop) -> No
     [
         ("UPDATE entries SET kind = 'release' WHERE kind = 'expire' AND hold_seq IN "
          "(SELECT hold_seq FROM entries WHERE kind = 'commit')", "commit"),
+        ("UPDATE entries SET kind = 'release' WHERE kind = 'amend'", "extend"),
         ("UPDATE entries SET at_ms = expires_at_ms - 1 WHERE kind = 'expire'", "expire"),
         ("UPDATE entries SET at_ms = expires_at_ms WHERE kind = 'release'", "release"),
         ("UPDATE entries SET details = NULL WHERE kind = 'commit' AND details IS NOT NULL", "commit"),
