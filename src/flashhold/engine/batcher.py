@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from flashhold.domain import commands
@@ -65,6 +65,19 @@ class Batcher:
     def submit_many(self, batch: Sequence[Command]) -> "asyncio.Future[list[Any]]":
         """The future of the outcomes of commands that share a batch, at most `batch_size_max` of them."""
         return self._enqueue(batch, single=False)
+
+    def pieces(self, batch: Sequence[Command]) -> Iterator[Sequence[Command]]:
+        """The commands in runs that each fit one batch."""
+        start = weight = 0
+        for at, command in enumerate(batch):
+            more = 8 + 3 * len(getattr(command, "lines", None) or ())  # about as many members as its encoding has
+            too_many = at - start == self._options.batch_size_max
+            if at > start and (too_many or weight + more > self._options.batch_weight_max):
+                yield batch[start:at]
+                start, weight = at, 0
+            weight += more
+        if batch:
+            yield batch[start:]
 
     def _enqueue(self, batch: Sequence[Command], *, single: bool) -> "asyncio.Future[Any]":
         if self.waiting_commands + len(batch) > self._options.waiting_max:

@@ -190,14 +190,14 @@ class Engine:
         return outcome.value
 
     async def submit_many(self, batch: Sequence[Command]) -> list[Outcome[Any]]:
-        """Outcomes of many commands, in order; each `batch_size_max` of them are decided at one instant.
+        """Outcomes of many commands, in order; those that fit one batch (`batch_size_max`, `batch_weight_max`) are
+        decided at one instant.
 
         Raises Overloaded, and sends none of them, where not all find room among the waiting.
         """
-        size = self._options.batch_size_max
         if self.waiting + len(batch) > self._options.waiting_max:
             raise Overloaded
-        futures = [self._batcher.submit_many(batch[at : at + size]) for at in range(0, len(batch), size)]
+        futures = [self._batcher.submit_many(piece) for piece in self._batcher.pieces(batch)]
         return [outcome for future in futures for outcome in await future]
 
     async def sellable(self, skus: Sequence[str]) -> dict[str, dict[str, int]]:
