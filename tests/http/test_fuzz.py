@@ -28,6 +28,7 @@ OPERATIONS = (
 )  # fmt: skip
 
 _CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+_client = httpx.Client()
 EXAMPLES = 30
 """About two seconds an operation and mode."""
 
@@ -88,8 +89,8 @@ def speak_of_what_is_there(case: schemathesis.Case, url: str, headers: dict[str,
     """Turn a made-up case to a SKU with stock, a live hold and a fresh key, so that more is decided than `unknown`."""
 
     def post(path: str, body: dict[str, Any]) -> Any:
-        answer = httpx.post(f"{url}/v1/{path}", json=body, headers={**headers, "Idempotency-Key": uuid.uuid4().hex})
-        return answer.json()
+        fresh = {**headers, "Idempotency-Key": uuid.uuid4().hex}
+        return _client.post(f"{url}/v1/{path}", json=body, headers=fresh).json()
 
     post("movements", {"type": "receipt", "sku": "fuzz", "quantity": 1_000_000_000})
     headers["Idempotency-Key"] = uuid.uuid4().hex

@@ -18,7 +18,7 @@ from flashhold.http import operations, routes
 from flashhold.http.auth import Caller, KeyTable, scope_bits
 from flashhold.http.availability import Projection
 from flashhold.http.door import Door
-from flashhold.http.hot import Front
+from flashhold.http.front import Front
 from flashhold.http.openapi import complete
 from flashhold.http.problems import Problem, accident
 from flashhold.http.responses import problem_answer
@@ -125,5 +125,5 @@ def _methods(request: Request) -> set[str]:
 
 
 async def _fault(_: Request, __: Exception) -> Response:
-    """Only the answer; `hot.Front`, to whom the fault goes on, logs and counts it."""
+    """Only the answer; `Front`, to whom the fault goes on, logs and counts it."""
     return respond(problem_answer(Problem("internal-error")))

@@ -63,6 +63,13 @@ def unauthenticated() -> Problem:
     return Problem("unauthenticated", headers=[(b"www-authenticate", b"Bearer")])
 
 
+def bearer_token(authorization: bytes | None) -> bytes:
+    """The token of an Authorization header; empty where there is none of the scheme Bearer."""
+    if authorization is None or authorization[:7].lower() != b"bearer ":
+        return b""
+    return authorization[7:].strip()
+
+
 class KeyTable:
     """All valid keys, by id. `load` reads them from the ledger; the last good table stays while the ledger is away."""
 
@@ -92,9 +99,7 @@ class KeyTable:
 
     async def check(self, authorization: bytes | None, needs: int) -> Caller:
         """Who asks, with one of the scopes `needs`. Raises `Problem`: unauthenticated, forbidden, store-unavailable."""
-        if authorization is None or authorization[:7].lower() != b"bearer ":
-            raise unauthenticated()
-        token = authorization[7:].strip()
+        token = bearer_token(authorization)
         caller = self.find(token)
         if caller is None:
             await self._look_again()

@@ -1,21 +1,15 @@
-"""The server's edge: limits before anything is parsed, and answers that leave in one write.
+"""Limits before anything is parsed: how many headers, how many bytes of them, how long a request may take to arrive.
 
-How many headers, how many bytes of them, and how long a request may take to arrive are decided here, below ASGI,
-because an application only ever sees whole heads.
+They stand below ASGI, because an application only ever sees whole heads.
 """
 
 import asyncio
-from functools import partial
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from flashhold.http.problems import MEDIA_TYPE, Problem
-from flashhold.http.responses import Answer
 from flashhold.settings import Settings
-
-AT_ONCE = "flashhold.answer"
-"""The ASGI extension by which an application hands over a whole `Answer`."""
 
 DISCARDED_BYTES_MAX = 16 * 1024 * 1024
 """Read and thrown away behind a refused body, so that the client gets to the answer; then the connection ends."""
@@ -29,11 +23,13 @@ class LimitedProtocol(HttpToolsProtocol):
 
     _in_head = False
     _arriving = False
-    _cycle_is_current = False
+    cycle_is_current = False
     """Whether `cycle` belongs to the request that is arriving, not to the one before it."""
     _one_ended = False
     """Whether a request ended within the piece of data at hand."""
     _head_bytes = 0
+    _piece_bytes = 0
+    """What a head that ends in the piece of data at hand can have at most."""
     _body_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
 
@@ -54,6 +50,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._one_ended = False
+        self._piece_bytes = len(data) + self._head_bytes
         super().data_received(data)
         if not self._arriving:
             return
@@ -69,47 +66,29 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = self._arriving = True
-        self._cycle_is_current = False
+        self.cycle_is_current = False
         self._head_bytes = self._body_bytes = 0
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         if self.transport.is_closing():
             return
-        if self._is_head_too_large():
+        if len(self.headers) > self.headers_max or (
+            self._piece_bytes > self.header_bytes_max and self._is_head_too_large()
+        ):
             self.give_up("headers-too-large")
             return
         if len(self.connections) > self.connections_max:
             self.give_up("overloaded")
             return
+        self.start_request()
+        self.cycle_is_current = True
+
+    def start_request(self) -> None:
+        """The head is complete and within the limits."""
         super().on_headers_complete()
-        self._cycle_is_current = True
-        at_once: Any = partial(self._answer_at_once, self.cycle)
-        self.scope["extensions"] = {AT_ONCE: at_once}
-
-    def _answer_at_once(self, cycle: RequestResponseCycle, answer: Answer) -> bool:
-        """Write a whole answer at once; False where it must go the usual way.
-
-        ASGI's two messages become two `write` calls, each a system call, and a check of every header by two regular
-        expressions: together a third of a hold's cost. Our own headers are known to be well-formed.
-        """
-        if self.flow.write_paused or cycle.disconnected or cycle.response_started or not cycle.keep_alive:
-            return False
-        lines = [b"%b: %b\r\n" % header for header in answer.headers]
-        head = (STATUS_LINE[answer.status], *self._date(), b"content-length: %d\r\n" % len(answer.body), *lines)
-        self.transport.write(b"".join((*head, b"\r\n", answer.body)))
-        cycle.response_started = cycle.response_complete = True
-        cycle.waiting_for_100_continue = False
-        cycle.message_event.set()
-        cycle.on_response()
-        return True
-
-    def _date(self) -> list[bytes]:
-        return [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
 
     def _is_head_too_large(self) -> bool:
-        if len(self.headers) > self.headers_max:
-            return True
         # A piece of 256 kB can bring a whole head at once, which the count in `data_received` doesn't see.
         return len(self.url) + sum([len(name) + len(value) for name, value in self.headers]) > self.header_bytes_max
 
@@ -117,7 +96,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         super().on_body(body)
-        if self.cycle.response_complete:
+        if self.cycle is not None and self.cycle.response_complete:
             self._body_bytes += len(body)
             if self._body_bytes > DISCARDED_BYTES_MAX:
                 self.transport.close()
@@ -128,7 +107,11 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._stop_deadline()
         if not self.transport.is_closing():
-            super().on_message_complete()
+            self.request_complete()
+
+    def request_complete(self) -> None:
+        """The last byte is here."""
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Where the bytes are no HTTP; a head that was refused already has its answer."""
@@ -142,7 +125,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         cycle = self.cycle
-        if self._cycle_is_current:
+        if self.cycle_is_current:
             may_answer = not cycle.response_started and not self.pipeline
         else:
             may_answer = cycle is None or cycle.response_complete

@@ -18,7 +18,7 @@ from uvicorn.supervisors import Multiprocess
 
 from flashhold import telemetry, wiring
 from flashhold.domain.errors import Misconfigured
-from flashhold.http.limits import LimitedProtocol
+from flashhold.http.hot import HotProtocol
 from flashhold.settings import Settings
 
 BACKLOG = 2048
@@ -44,7 +44,7 @@ def run(settings: Settings) -> None:
 
 def server_config(settings: Settings) -> uvicorn.Config:
     """uvicorn's settings for one HTTP process. All of it can be pickled, because children are spawned, not forked."""
-    protocol: Any = partial(LimitedProtocol, settings)
+    protocol: Any = partial(HotProtocol, settings)
     return uvicorn.Config(
         partial(_application, settings),
         factory=True,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from flashhold.domain.commands import Command, SetPolicy
 from flashhold.domain.errors import FlashHoldError
-from flashhold.domain.outcomes import Refused
+from flashhold.domain.outcomes import Outcome, Refused
 from flashhold.http import responses, schemas
 from flashhold.http.auth import MAY_HOLD, MAY_MOVE
 from flashhold.http.bodies import Body
@@ -109,13 +109,20 @@ async def carry_out(
         )  # fmt: skip
         named = subject if isinstance(subject, str) else subject()
         command = verb.command(verb.body.read(received.body), schemas.Request(received.key, named))
-        outcome = await door.decider().submit(command)
-        if isinstance(outcome, Refused):
-            raise refusal(outcome)
-        return verb.answer(outcome.value, command, outcome.replayed)
-    except Problem as problem:
-        return problem_answer(problem)
-    except FlashHoldError as error:
-        # One error can be raised for many requests; each would hang its frames on it.
-        error.__traceback__ = None
-        return problem_answer(accident(error))
+        return answer_of(verb, command, await door.decider().submit(command))
+    except (Problem, FlashHoldError) as problem:
+        return problem_of(problem)
+
+
+def answer_of(verb: Verb, command: Command, outcome: Outcome[Any]) -> Answer:
+    """The answer to a command that was decided."""
+    if isinstance(outcome, Refused):
+        return problem_answer(refusal(outcome))
+    return verb.answer(outcome.value, command, outcome.replayed)
+
+
+def problem_of(error: Problem | FlashHoldError) -> Answer:
+    """The answer to a command that was not decided."""
+    # One error can be raised for many requests; each would hang its frames on it.
+    error.__traceback__ = None
+    return problem_answer(error if isinstance(error, Problem) else accident(error))

@@ -1,0 +1,61 @@
+"""What stands before FastAPI: counts every answer, and answers for what nobody foresaw."""
+
+import time
+from typing import Any
+
+from flashhold import telemetry
+from flashhold.http.door import Door
+from flashhold.http.problems import Problem
+from flashhold.http.requests import ClientGone
+from flashhold.http.responses import Answer, problem_answer
+
+_log = telemetry.logger(__name__)
+
+
+class Front:
+    """The ASGI application that the server calls."""
+
+    def __init__(self, inner: Any, door: Door) -> None:
+        self._inner = inner
+        self.door = door
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+        if scope["method"] == "HEAD":
+            # What may be read may be asked for its headers; the server leaves the body out.
+            scope = {**scope, "method": "GET"}
+        began = time.perf_counter()
+        status = 0
+
+        async def noting_status(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._inner(scope, receive, noting_status)
+        except ClientGone:
+            return
+        except Exception as fault:  # noqa: BLE001  the last resort: a fault of ours must not look like silence
+            answer = faulty(self.door, fault, scope["path"])
+            if status == 0:
+                await _send(send, answer)
+            status = answer.status
+        route = scope.get("route")
+        self.door.metrics.observe(route.name if route is not None else "none", status, time.perf_counter() - began)
+
+
+def faulty(door: Door, fault: Exception, path: str) -> Answer:
+    """Count and log a fault of the program; its 500 says nothing of the inside."""
+    door.metrics.failures.inc()
+    _log.error("fault", path=path, exc_info=fault)
+    return problem_answer(Problem("internal-error"))
+
+
+async def _send(send: Any, answer: Answer) -> None:
+    length = (b"content-length", b"%d" % len(answer.body))
+    await send({"type": "http.response.start", "status": answer.status, "headers": [length, *answer.headers]})
+    await send({"type": "http.response.body", "body": answer.body})
