@@ -96,8 +96,18 @@ async def test_whatever_is_not_plain_goes_through_fastapi(
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/holds?x=1", "/v1/holds/a%2Fb/commit", "/v1/holds//commit", "/v1/holds/a/b/commit"]
+    ("path", "scope"), [("/v1/holds", "stock"), ("/v1/holds/h/commit", "read"), ("/v1/movements", "holds")]
 )
+async def test_the_thin_path_knows_scopes(api: Api, through_fastapi: Counter[str], path: str, scope: str) -> None:
+    """A key without the scope is told so, though everything else is plain."""
+    headers = {**api.key(scope), "Idempotency-Key": uuid.uuid4().hex}
+    for _ in range(2):  # the second time the table knows the key
+        answer = await api.client.post(path, json={"lines": []}, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert through_fastapi[path] == 2
+
+
+@pytest.mark.parametrize("path", ["/v1/holds?x=1", "/v1/holds/%2F/commit", "/v1/holds//commit", "/v1/holds/a/b/commit"])
 async def test_odd_paths_go_through_fastapi(api: Api, through_fastapi: Counter[str], path: str) -> None:
     """A query, an escape or an empty name is nothing for the thin path."""
     await api.client.post(f"{api.url}{path}", json={}, headers={"Idempotency-Key": "k"})
