@@ -71,13 +71,13 @@ async def test_a_silent_store_is_given_up_in_time(redis_url: str) -> None:
         await engine.install()
         await stocked(engine)
         with redis.Redis.from_url(redis_url) as store:
-            store.client_pause(1_200, all=False)
+            store.client_pause(2_000, all=False)
         loop = asyncio.get_running_loop()
         asked_at = loop.time()
         answers = await asyncio.gather(
             *[engine.hold(key=f"key-{number}", lines=ONE) for number in range(600)], return_exceptions=True
         )
-        assert loop.time() - asked_at < 1.1, "callers were kept waiting for longer than a reply may take"
+        assert loop.time() - asked_at < 1.8, "callers were kept waiting for longer than a reply may take"
         assert {type(answer) for answer in answers} == {StoreUnavailable}
         settled = [
             await persistently(lambda key=f"key-{number}": engine.hold(key=key, lines=ONE)) for number in range(600)
