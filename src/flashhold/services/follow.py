@@ -36,11 +36,10 @@ def next_group(journal: Journal, cursor: Cursor, batches_max: int, block_ms: int
         try:
             check_follows(here, batch)
             rows.add(batch, decoded(batch))
-        except LedgerConflict as conflict:
-            return Group(cursor, good, _rows_of(good), conflict)
-        except (ValueError, TypeError, LookupError) as error:
-            strange = LedgerConflict(f"{_name(batch)} holds what no entry can: {error!r}")
-            return Group(cursor, good, _rows_of(good), strange)
+        except (LedgerConflict, ValueError, TypeError, LookupError) as error:
+            if not isinstance(error, LedgerConflict):
+                error = LedgerConflict(f"{_name(batch)} holds what no entry can: {error!r}")
+            return Group(cursor, good, _rows_of(good), error)
         good.append(batch)
         here = cursor_after(batch)
     return Group(cursor, good, rows, None)
