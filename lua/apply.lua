@@ -52,8 +52,8 @@ local replies = {} -- the first is the head of the script's own reply
 for i = 1, #commands do
     local c = commands[i]
     local keyed = c[2] ~= ''
-    if keyed and c[1] == 'commit' then mean_all(c) end
-    local reply = keyed and recall(c)
+    if keyed and c[1] == 'commit' and not postponed[i] then mean_all(c) end
+    local reply = postponed[i] and {AGAIN} or keyed and recall(c)
     if not reply then
         reply = verbs[c[1]](c)
         if keyed then remember(c, reply) end

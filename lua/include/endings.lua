@@ -1,7 +1,7 @@
 -- endings: how holds end, and the taking back of what is overdue.
 -- READS due, holds, stock, buyers      WRITES nothing (the flushes of deadlines, records, stock and buyers do)
 
-local take_back_left = 1000 -- holds that decisions of one batch may expire, so that no script runs long
+local lines_left = 1000 -- lines of stored holds that one batch may expire or work on, so that no script runs long
 
 -- The entry of a hold's verb, with what all of them share.
 local function record_hold(kind, r, changes, c, reference, reason, details)
@@ -35,6 +35,7 @@ local function expire(r, member)
     else
         unschedule(r)
     end
+    lines_left = lines_left - #r.lines
     record_hold('expire', r, give_back(r), nil, '', '', false)
     end_hold(r, EXPIRED, '', '', false)
 end
@@ -45,13 +46,15 @@ local function overdue_after(number, member, most)
     return redis.call('ZRANGEBYLEX', DUE, from, '(' .. bytes('>I4I6', number, now + 1), 'LIMIT', 0, most)
 end
 
--- Expires these members' holds, as far as they are still held; returns how many, and the earliest deadline among them.
+-- Expires these members' holds, as far as they are still held; returns how many, the earliest deadline among them, and
+-- whether all were looked at before the batch had done its share.
 local function expire_members(members)
     local digests = {}
     for i = 1, #members do digests[i] = string.sub(members[i], 11) end
     load_records(digests)
     local expired, earliest_ms = 0, now
     for i = 1, #members do
+        if lines_left <= 0 then return expired, earliest_ms, false end
         local r = record_of(digests[i])
         if r and r.state == HELD and r.expires_ms <= now then
             earliest_ms = math.min(earliest_ms, r.expires_ms)
@@ -61,20 +64,19 @@ local function expire_members(members)
             due_drop[members[i]] = true -- its hold has ended or moved on: a leftover that nothing else would clear
         end
     end
-    return expired, earliest_ms
+    return expired, earliest_ms, true
 end
 
 -- Takes back what is overdue in the pool until `wanted` are sellable; false when the batch may expire no more and
 -- there may be more to take: the answer is not known yet.
 local function take_back(p, wanted)
     while sellable(p) < wanted and not p.taken_back do
-        if take_back_left <= 0 then return false end
-        local most = math.min(take_back_left, 64)
-        local members = overdue_after(p.number, p.last_overdue, most)
+        if lines_left <= 0 then return false end
+        local members = overdue_after(p.number, p.last_overdue, 64)
+        local _, _, all = expire_members(members)
+        if not all then return false end
         p.last_overdue = members[#members] or p.last_overdue
-        p.taken_back = #members < most
-        take_back_left = take_back_left - #members
-        expire_members(members)
+        p.taken_back = #members < 64
     end
     return true
 end

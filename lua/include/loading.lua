@@ -4,6 +4,8 @@
 local LINES_AT = {hold = 8, hold_partially = 8, commit = 10, amend = 7} -- from there to the end: sku, pool, quantity, …
 local NAMES_A_HOLD = {commit = true, release = true, extend = true, amend = true, read_hold = true}
 
+local postponed = {} -- commands, by their place, whose holds are too much for this batch: they are asked again
+
 local function load_batch(commands)
     local digests, fields, named = {}, {}, {}
     for i = 1, #commands do
@@ -12,7 +14,7 @@ local function load_batch(commands)
         if c[2] ~= '' then digests[#digests + 1] = c[2] end
         if NAMES_A_HOLD[verb] then
             digests[#digests + 1] = c[5]
-            named[#named + 1] = c[5]
+            named[#named + 1] = i
         end
         local at = LINES_AT[verb]
         if at then
@@ -21,9 +23,14 @@ local function load_batch(commands)
     end
     load_records(digests)
     for i = 1, #named do
-        local r = record_of(named[i])
-        if r and r.lines then
-            for j = 1, #r.lines do stock_fields(fields, r.lines[j][1], r.lines[j][2]) end
+        if lines_left <= 0 then
+            postponed[named[i]] = true
+        else
+            local r = record_of(commands[named[i]][5])
+            if r and r.lines then
+                lines_left = lines_left - #r.lines
+                for j = 1, #r.lines do stock_fields(fields, r.lines[j][1], r.lines[j][2]) end
+            end
         end
     end
     load_stock(fields)

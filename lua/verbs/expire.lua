@@ -7,15 +7,15 @@ local function sweep_deadlines(most)
     local numbers = redis.call('ZRANGEBYSCORE', WAKE, '-inf', string.format('%d', now), 'LIMIT', 0, 64)
     local expired, earliest_ms, left, complete = 0, now, most, #numbers < 64
     for i = 1, #numbers do
-        if left <= 0 then
+        if left <= 0 or lines_left <= 0 then
             complete = false
             break
         end
         local number = tonumber(numbers[i])
         local members = overdue_after(number, nil, left)
-        local some, first_ms = expire_members(members)
+        local some, first_ms, all = expire_members(members)
         expired, earliest_ms = expired + some, math.min(earliest_ms, first_ms)
-        if #members == left then complete = false end
+        if #members == left or not all then complete = false end
         rewake[#rewake + 1] = number
         left = left - #members
     end

@@ -60,6 +60,7 @@ class Link:
 
     async def call(self, *arguments: bytes | str | int) -> Any:
         """One command; its reply. Raises StoreUnavailable, also for an error that the server answers."""
+        await self._hope()
         reply = await self._timed(self._connected().call(command_bytes(*arguments)))
         if isinstance(reply, ServerError):
             raise self.translate(reply)
@@ -72,6 +73,13 @@ class Link:
         prefix = self._apply[freeing, by_source]
         data = b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (prefix, len(nonce), nonce.encode(), len(batch), batch)
         return self._connected().call(data)
+
+    async def _hope(self) -> None:
+        """Waits while the connection is being made anew, for as long as a reply may take."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._timeout_s
+        while not self.ready and self.down is None and loop.time() < until:
+            await asyncio.sleep(BACKOFF_MS[0] / 1000)
 
     def _connected(self) -> HotConnection:
         if self._connection is None or not self.ready:

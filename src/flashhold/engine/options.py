@@ -14,7 +14,7 @@ class EngineOptions:
     durability: Durability = Durability.DISK
     batch_size_max: int = 256
     """Commands a batch: beyond this the share of the fixed cost is below a twentieth, and a script would run over 3 ms."""
-    batch_weight_max: int = 4_096
+    batch_weight_max: int = 2_600
     """Members of commands a batch (a hold has 7, and 3 a line): keeps a batch of full carts below 10 ms."""
     batches_in_flight_max: int = 2
     """Two: while the server decides one, this process encodes the next."""
