@@ -36,6 +36,7 @@ def engine_options(settings: Settings) -> EngineOptions:
     return EngineOptions(
         durability=Durability(settings.durability),
         batch_size_max=settings.batch_size_max,
+        batches_in_flight_max=settings.batches_in_flight_max,
         waiting_max=settings.waiting_max,
         reply_timeout_ms=settings.reply_timeout_ms,
         hold_ttl_ms=settings.hold_ttl_seconds * 1000,
