@@ -64,7 +64,7 @@ class Settings(BaseSettings):
         default=1,
         ge=1,
         le=8,
-        description="Batches that one process has sent and not yet heard of. One: a batch has a fixed cost of its own, so "
+        description="Batches sent and not yet answered. One: a batch has a fixed cost of its own, so "
         "fewer and larger ones answered 20 % more holds over 64 connections than two, in half the time.",
     )
     waiting_max: int = Field(
