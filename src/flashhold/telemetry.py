@@ -9,6 +9,7 @@ since each scrape would still see only one of them.
 import logging
 import os
 import sys
+from bisect import bisect_left
 from pathlib import Path
 
 import structlog
@@ -16,6 +17,29 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client import multiprocess as multiprocess_metrics
 
 LATENCY_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Tally:
+    """Answers of one route and status that have been counted but not shown yet.
+
+    A histogram in a shared file takes 2.5 us an observation, a tenth of what the door spends on a hold; so answers are
+    counted here and added to the histogram together. Its buckets have no public way to take more than one.
+    """
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+        self.counts = [0] * (len(LATENCY_BUCKETS_SECONDS) + 1)
+        self.seconds = 0.0
+
+    def show(self) -> None:
+        """Add what has been counted since to the histogram."""
+        counts, seconds = self.counts, self.seconds
+        self.counts, self.seconds = [0] * len(counts), 0.0
+        for bucket, count in zip(self._histogram._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+        if seconds:
+            self._histogram._sum.inc(seconds)
 
 
 class HttpMetrics:
@@ -30,7 +54,7 @@ class HttpMetrics:
             buckets=LATENCY_BUCKETS_SECONDS,
             registry=self.registry,
         )
-        self._children: dict[tuple[str, int], Histogram] = {}
+        self._tallies: dict[tuple[str, int], Tally] = {}
         self.waiting = Gauge(
             "flashhold_engine_waiting",
             "Commands that wait for a batch.",
@@ -51,13 +75,20 @@ class HttpMetrics:
 
     def observe(self, route: str, status: int, seconds: float) -> None:
         """Count one answer; `route` is the verb's name, never a path that a client chose."""
-        child = self._children.get((route, status))
-        if child is None:
-            child = self._children[route, status] = self._requests.labels(route, str(status))
-        child.observe(seconds)
+        tally = self._tallies.get((route, status))
+        if tally is None:
+            tally = self._tallies[route, status] = Tally(self._requests.labels(route, str(status)))
+        tally.counts[bisect_left(LATENCY_BUCKETS_SECONDS, seconds)] += 1
+        tally.seconds += seconds
+
+    def show(self) -> None:
+        """Bring what was counted to where a scrape of any process finds it."""
+        for tally in self._tallies.values():
+            tally.show()
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads, over all processes where there are several."""
+        self.show()
         directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         if not directory:
             return generate_latest(self.registry)

@@ -28,7 +28,7 @@ from flashhold.settings import Settings
 from flashhold.telemetry import HttpMetrics
 from flashhold.wiring import Stores
 
-GAUGES_PAUSE_MS = 500
+METRICS_PAUSE_MS = 500
 
 
 def create_app(settings: Settings) -> Front:
@@ -42,10 +42,11 @@ def create_app(settings: Settings) -> Front:
         rows = await stores.reader.api_keys()
         return {row.id: Caller(row.id, row.hash, scope_bits(row.scopes)) for row in rows}
 
-    async def show_gauges() -> None:
+    async def show_metrics() -> None:
         # By every process for itself: a scrape reaches only one of them, but adds up what all have shown.
         metrics.waiting.set(stores.engine.waiting if stores.engine else 0)
         metrics.ready.set(stores.verdict.ready)
+        metrics.show()
 
     keys = KeyTable(load_keys)
     projection = Projection(sellable, settings.availability_max_age_ms)
@@ -54,7 +55,7 @@ def create_app(settings: Settings) -> Front:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await stores.start(also=[(keys.refresh, settings.keys_refresh_ms), (show_gauges, GAUGES_PAUSE_MS)])
+        await stores.start(also=[(keys.refresh, settings.keys_refresh_ms), (show_metrics, METRICS_PAUSE_MS)])
         # What exists now lives as long as the process: the collector need not walk it again. It halved p99.
         gc.collect()
         gc.freeze()
