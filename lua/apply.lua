@@ -48,17 +48,20 @@ local commands = unpack_msgpack(ARGV[2])
 load_batch(commands)
 
 -- Decide: in Lua tables only.
-local replies = {} -- the first is the head of the script's own reply
+local replies, to_pack = {}, {} -- the first reply is the head of the script's own
 for i = 1, #commands do
     local c = commands[i]
-    local keyed = c[2] ~= ''
-    if keyed and c[1] == 'commit' and not postponed[i] then mean_all(c) end
-    local reply = postponed[i] and {AGAIN} or keyed and recall(c)
+    local verb, keyed, reply, packed = c[1], c[2] ~= '', postponed[i], nil
+    if keyed and not reply then
+        if verb == 'commit' then mean_all(c) end
+        if records[c[2]] then reply = recall(c) end
+    end
     if not reply then
-        reply = verbs[c[1]](c)
-        if keyed then remember(c, reply) end
+        reply, packed = verbs[verb](c) -- `packed`: bytes already, and its own record is its key's memory
+        if keyed and not packed then remember(c, reply) end
     end
     replies[i + 1] = reply
+    if not packed then to_pack[#to_pack + 1] = i + 1 end
 end
 
 -- Flush and record.
@@ -72,13 +75,11 @@ flush_buyers()
 redis.call('HSET', META, 'seq', string.format('%d', seq), 'clock', string.format('%d', now), 'chain', head,
     'pools', string.format('%d', pool_count))
 
-for i = 2, #commands + 1 do
+for _, i in ipairs(to_pack) do
     local reply = replies[i]
-    if type(reply) == 'table' then
-        if reply[1] == ENTRY and not reply[7] then reply[7] = head end
-        if reply[1] == SWEPT then reply[6] = next_deadline() end
-        replies[i] = pack(reply)
-    end
+    if reply[1] == ENTRY and not reply[7] then reply[7] = head end
+    if reply[1] == SWEPT then reply[6] = next_deadline() end
+    replies[i] = pack(reply)
 end
 replies[1] = '\150' .. string.sub(pack({ARGV[1], now, epoch, seq, head}), 2) .. array_header(#commands)
 return table.concat(replies)

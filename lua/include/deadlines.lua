@@ -6,7 +6,11 @@
 local due_add, due_drop, rewake = {}, {}, {}
 
 local function schedule_in(p, expires_ms, digest)
-    local member, last = bytes('>I4I6c0', p.number, expires_ms, digest), #due_add
+    if p.due_at ~= expires_ms then
+        -- Holds of a batch mostly have one ttl: the same first ten bytes.
+        p.due_at, p.due_head = expires_ms, bytes('>I4I6', p.number, expires_ms)
+    end
+    local member, last = p.due_head .. digest, #due_add
     due_add[last + 1], due_add[last + 2] = '0', member
     if not p.wake or expires_ms < p.wake then
         p.wake = expires_ms

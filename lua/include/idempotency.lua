@@ -25,7 +25,6 @@ end
 
 -- Keeps the answer for the key.
 local function remember(c, reply)
-    if type(reply) == 'string' then return end
     local kind = reply[1]
     if kind == AGAIN or (kind == REFUSAL and TRANSIENT[reply[3]]) then return end
     local r = {digest = c[2], state = REMEMBERED, fingerprint = c[3], hold = '', reply = reply}

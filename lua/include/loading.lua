@@ -4,7 +4,7 @@
 local LINES_AT = {hold = 8, hold_partially = 8, commit = 10, amend = 7} -- from there to the end: sku, pool, quantity, …
 local NAMES_A_HOLD = {commit = true, release = true, extend = true, amend = true, read_hold = true}
 
-local postponed = {} -- commands, by their place, whose holds are too much for this batch: they are asked again
+local postponed = {} -- place of a command → its reply, where its hold is too much for this batch: it is asked again
 
 local function load_batch(commands)
     local digests, fields, named = {}, {}, {}
@@ -12,19 +12,22 @@ local function load_batch(commands)
         local c = commands[i]
         local verb = c[1]
         if c[2] ~= '' then digests[#digests + 1] = c[2] end
-        if NAMES_A_HOLD[verb] then
+        local at = LINES_AT[verb]
+        if at ~= 8 and NAMES_A_HOLD[verb] then
             digests[#digests + 1] = c[5]
             named[#named + 1] = i
         end
-        local at = LINES_AT[verb]
         if at then
-            for j = at, #c, 3 do stock_fields(fields, c[j], c[j + 1]) end
+            for j = at, #c, 3 do
+                local of_sku = pools[c[j]]
+                if not of_sku or of_sku[c[j + 1]] == nil then stock_fields(fields, c[j], c[j + 1]) end
+            end
         end
     end
     load_records(digests)
     for i = 1, #named do
         if lines_left <= 0 then
-            postponed[named[i]] = true
+            postponed[named[i]] = {AGAIN}
         else
             local r = record_of(commands[named[i]][5])
             if r and r.lines then

@@ -1,5 +1,6 @@
--- hold: {verb, digest, fingerprint, packed key, buyer|'', ttl_ms|0, body, sku, pool, quantity, …}: all lines or none
--- body: the bytes of buyer, metadata, ttl_ms|0 and {sku, pool, quantity, …}, as entry and record take them.
+-- hold: {verb, digest, fingerprint, n, buyer|'', ttl_ms|0, body, sku, pool, quantity, …}: all lines or none
+-- body: the bytes, as the entry takes them, of key, buyer, metadata, ttl_ms|0 and {sku, pool, quantity, …}; the record
+-- takes them without the first n, the key.
 -- READS stock holds due buyers      WRITES stock holds due wake ended buyers journal
 -- REPLIES {HELD_NEW, seq, expires_ms, granted|false}
 
@@ -59,10 +60,10 @@ verbs.hold = function(c)
     end
     seq = seq + 1
     local tail = bytes('>BI8BI8', UINT, seq, UINT, expires_ms)
-    entries[seq - first_seq + 2] = ENTRY_HEAD_OF_HOLD .. digest .. FINGERPRINT_HEAD .. fingerprint .. c[4] .. c[7] .. tail
-    local packed = RECORD_HEAD .. fingerprint .. c[7] .. (made_now[ttl_ms] or made_now_for(ttl_ms)) .. tail
+    entries[seq - first_seq + 2] = ENTRY_HEAD_OF_HOLD .. digest .. FINGERPRINT_HEAD .. fingerprint .. c[7] .. tail
+    local packed = RECORD_HEAD .. fingerprint .. string.sub(c[7], c[4] + 1) .. (made_now[ttl_ms] or made_now_for(ttl_ms)) .. tail
     records[digest] = packed
     local last = #record_values
     record_values[last + 1], record_values[last + 2] = digest, packed
-    return REPLY_HEAD .. tail .. NOT_PARTIAL
+    return REPLY_HEAD .. tail .. NOT_PARTIAL, true
 end

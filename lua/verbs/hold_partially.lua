@@ -50,5 +50,5 @@ verbs.hold_partially = function(c)
     records[c[2]] = r
     touch_record(r)
     schedule(r)
-    return pack({HELD_NEW, r.seq, r.expires_ms, granted})
+    return pack({HELD_NEW, r.seq, r.expires_ms, granted}), true
 end
