@@ -10,12 +10,14 @@ from flashhold.ledger.writer import Cursor
 
 
 class Group(NamedTuple):
-    """Batches that follow the cursor `after`, decoded and checked. `conflict`: why the one behind them was refused."""
+    """Batches that follow the cursor `after`, decoded and checked. `conflict`: why the one behind them was refused.
+    `more`: there were as many as had been asked for, so there may be more."""
 
     after: Cursor
     batches: list[Batch]
     rows: Rows
     conflict: LedgerConflict | None
+    more: bool = False
 
 
 def cursor_after(batch: Batch) -> Cursor:
@@ -42,7 +44,7 @@ def next_group(journal: Journal, cursor: Cursor, batches_max: int, block_ms: int
             return Group(cursor, good, _rows_of(good), error)
         good.append(batch)
         here = cursor_after(batch)
-    return Group(cursor, good, rows, None)
+    return Group(cursor, good, rows, None, more=len(good) == batches_max)
 
 
 def _rows_of(batches: list[Batch]) -> Rows:

@@ -30,8 +30,9 @@ _log = telemetry.logger(__name__)
 class WriteBehindOptions:
     """How eagerly to write. Times are ms."""
 
-    group_entries: int = 4_096
-    """Entries a transaction, at most and about: larger groups were not faster, and keep both sides' caches colder."""
+    group_entries: int = 8_192
+    """Entries a transaction, about: with half of it balances of 1000 SKUs are touched twice as often, with twice of it
+    nothing was faster."""
     batches_max: int = 512
     """Batches a read, at most: small batches carry little, and a group of them should still be bounded."""
     linger_ms: int = 10
@@ -215,8 +216,8 @@ class WriteBehind:
     def _advance(self, turn: Turn) -> None:
         last = turn.group.batches[-1]
         turn.into.advance(self._held, last, self._writer.lease_ms)
-        if len(turn.group.batches) >= self._batches_max and not self._one_by_one:
-            # There is more: while Postgres takes this group in, the next one is read and decoded.
+        if turn.group.more and not self._one_by_one:
+            # While Postgres takes this group in, the next one is read and decoded.
             self._ahead = self._reader.submit(next_group, self._journal, cursor_after(last), self._batches_max, 0)
 
     def _seal(self, turn: Turn) -> None:
