@@ -1,7 +1,7 @@
 -- loading: what the commands name, in as few look-ups as there are kinds of things.
 -- READS holds, stock, buyers      WRITES nothing
 
-local LINES_AT = {hold = 8, hold_partially = 8, commit = 10, amend = 7} -- from there to the end: sku, pool, quantity, …
+local LINES_AT = {hold = 6, hold_partially = 8, commit = 10, amend = 7} -- from there to the end: sku, pool, quantity, …
 local NAMES_A_HOLD = {commit = true, release = true, extend = true, amend = true, read_hold = true}
 
 local postponed = {} -- place of a command → its reply, where its hold is too much for this batch: it is asked again
@@ -13,7 +13,7 @@ local function load_batch(commands)
         local verb = c[1]
         if c[2] ~= '' then digests[#digests + 1] = c[2] end
         local at = LINES_AT[verb]
-        if at ~= 8 and NAMES_A_HOLD[verb] then
+        if at ~= 6 and NAMES_A_HOLD[verb] then
             digests[#digests + 1] = c[5]
             named[#named + 1] = i
         end
@@ -41,8 +41,9 @@ local function load_batch(commands)
     local shares = {}
     for i = 1, #commands do
         local c = commands[i]
-        if LINES_AT[c[1]] == 8 and c[5] ~= '' then
-            for j = 8, #c, 3 do note_share(shares, c[j], c[5]) end
+        local buyer = c[1] == 'hold' and buyer_of(c) or c[1] == 'hold_partially' and c[5] or ''
+        if buyer ~= '' then
+            for j = LINES_AT[c[1]], #c, 3 do note_share(shares, c[j], buyer) end
         end
     end
     load_buyers(shares)

@@ -1,6 +1,6 @@
--- hold: {verb, digest, fingerprint, n, buyer|'', ttl_ms|0, body, sku, pool, quantity, …}: all lines or none
+-- hold: {verb, digest, fingerprint, n, body, sku, pool, quantity, …}: all lines or none
 -- body: the bytes, as the entry takes them, of key, buyer, metadata, ttl_ms|0 and {sku, pool, quantity, …}; the record
--- takes them without the first n, the key.
+-- takes them without the key. n: ttl_ms * 1000 + the bytes of the key. Every member costs as much as 20 lines of Lua.
 -- READS stock holds due buyers      WRITES stock holds due wake ended buyers journal
 -- REPLIES {HELD_NEW, seq, expires_ms, granted|false}
 
@@ -12,10 +12,10 @@ local function find_rules(s)
     s.usual_ms = math.min(s.ttl_ms > 0 and s.ttl_ms or DEFAULT_TTL_MS, s.most_ms)
 end
 
--- The refusal, or nil, the time that the hold will live, and whether a limit per buyer applies.
-local function rules_of(c)
+-- The refusal, or nil, the time that the hold will live, and whether a limit per buyer applies. Lines begin at `at`.
+local function rules_of(c, at, asked_ms, buyer)
     local ttl_ms, most_ms, limited = nil, nil, false
-    for i = 8, #c, 3 do
+    for i = at, #c, 3 do
         local s = skus[c[i]]
         if not s then return refuse('unknown-sku', {sku = c[i]}) end
         if s.shut == nil then find_rules(s) end
@@ -24,44 +24,44 @@ local function rules_of(c)
         if not most_ms or s.most_ms < most_ms then most_ms = s.most_ms end
         if s.max_per_buyer > 0 then limited = true end
     end
-    local asked_ms = c[6]
     if asked_ms > most_ms then
         return refuse_field('ttl_seconds', string.format('at most %d, the longest that the policy allows', most_ms / 1000))
     end
-    if limited and c[5] == '' then
+    if limited and (buyer or buyer_of(c)) == '' then
         return refuse_field('buyer', 'required, because a SKU has a limit per buyer')
     end
     return nil, asked_ms > 0 and asked_ms or ttl_ms, limited
 end
 
 local function refusal_of_lines(c, limited)
-    local needs = needs_of(lines_of(c, 8))
-    return limited and limit_refusal(c[5], units_by_sku(needs)) or stock_refusal(needs)
+    local needs = needs_of(lines_of(c, 6))
+    return limited and limit_refusal(buyer_of(c), units_by_sku(needs)) or stock_refusal(needs)
 end
 
 local ENTRY_HEAD_OF_HOLD, FINGERPRINT_HEAD, REPLY_HEAD, NOT_PARTIAL = '\154\164hold\174', '\172', '\148\0', '\194'
 
 verbs.hold = function(c)
-    local refusal, ttl_ms, limited = rules_of(c)
+    local key_bytes = c[4] % 1000
+    local refusal, ttl_ms, limited = rules_of(c, 6, (c[4] - key_bytes) / 1000)
     if refusal then return refusal end
-    local p, quantity, width = pools[c[8]][c[9]], c[10], #c
-    if width > 10 or limited or not p or p.available - p.safety_stock + p.oversell_allowance < quantity then
+    local p, quantity, width = pools[c[6]][c[7]], c[8], #c
+    if width > 8 or limited or not p or p.available - p.safety_stock + p.oversell_allowance < quantity then
         refusal = refusal_of_lines(c, limited)
         if refusal then return refusal end
     end
     local digest, fingerprint, expires_ms = c[2], c[3], now + ttl_ms
-    for i = 8, width, 3 do
+    for i = 6, width, 3 do
         p, quantity = pools[c[i]][c[i + 1]], c[i + 2]
         p.available = p.available - quantity
         p.held = p.held + quantity
         if not p.changed then touch_pool(p) end
         schedule_in(p, expires_ms, digest)
-        if counted_skus then add_share(c[i], c[5], quantity) end
+        if counted_skus then add_share(c[i], buyer_of(c), quantity) end
     end
     seq = seq + 1
     local tail = bytes('>BI8BI8', UINT, seq, UINT, expires_ms)
-    entries[seq - first_seq + 2] = ENTRY_HEAD_OF_HOLD .. digest .. FINGERPRINT_HEAD .. fingerprint .. c[7] .. tail
-    local packed = RECORD_HEAD .. fingerprint .. string.sub(c[7], c[4] + 1) .. (made_now[ttl_ms] or made_now_for(ttl_ms)) .. tail
+    entries[seq - first_seq + 2] = ENTRY_HEAD_OF_HOLD .. digest .. FINGERPRINT_HEAD .. fingerprint .. c[5] .. tail
+    local packed = RECORD_HEAD .. fingerprint .. string.sub(c[5], key_bytes + 1) .. (made_now[ttl_ms] or made_now_for(ttl_ms)) .. tail
     records[digest] = packed
     local last = #record_values
     record_values[last + 1], record_values[last + 2] = digest, packed

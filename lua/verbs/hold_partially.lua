@@ -26,7 +26,7 @@ end
 
 verbs.hold_partially = function(c)
     local refusal, ttl_ms, limited, lines
-    refusal, ttl_ms, limited = rules_of(c)
+    refusal, ttl_ms, limited = rules_of(c, 8, c[6], c[5])
     if refusal then return refusal end
     refusal, lines = grant_partially(lines_of(c, 8))
     if refusal then return refusal end

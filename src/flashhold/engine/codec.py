@@ -127,7 +127,8 @@ def _encode_hold(command: commands.Hold) -> Wire:
     body = packed_key + packed[1:]
     # As a msgpack text, because the scripts' msgpack knows no `bin` and looks into no text.
     head = _TEXT_HEADS[len(body)] if len(body) < len(_TEXT_HEADS) else b"\xdb" + len(body).to_bytes(4, "big")
-    return ("hold", key_digest(key), mark, len(packed_key), buyer, ttl_ms, msgspec.Raw(head + body), *flat)
+    sizes = ttl_ms * 1000 + len(packed_key)
+    return ("hold", key_digest(key), mark, sizes, msgspec.Raw(head + body), *flat)
 
 
 _TEXT_HEADS = [b"\xda" + length.to_bytes(2, "big") for length in range(1024)]
