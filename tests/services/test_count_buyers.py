@@ -1,6 +1,7 @@
 """A limit that comes late knows what was sold before it."""
 
 import pytest
+import redis
 
 from flashhold import Applied, Engine, Line, Reason, Refused
 from flashhold.engine.journal import Journal
@@ -13,7 +14,6 @@ from flashhold.services.write_behind import WriteBehind
 @pytest.fixture
 def write(redis_url: str, database_url: str):
     """Brings the ledger up to where the store is."""
-    import redis
 
     def write_all() -> None:
         client = redis.Redis.from_url(redis_url)

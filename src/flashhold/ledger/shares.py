@@ -6,7 +6,8 @@ from sqlalchemy import text
 from flashhold.ledger.connect import translated
 
 _BEING_COUNTED = text(
-    "SELECT sku FROM policies WHERE partition = :partition AND (details->>'counted')::integer > 0 ORDER BY sku LIMIT 100"
+    """SELECT sku FROM policies WHERE partition = :partition AND (details->>'counted')::integer > 0
+        ORDER BY sku LIMIT 100"""
 )
 
 # Up to the entry that set the first limit: from then on the store counts by itself. Shipments name no buyer, and
