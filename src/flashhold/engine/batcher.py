@@ -139,6 +139,8 @@ class Batcher:
         late.cancel()
         self._in_flight -= 1
         try:
+            if self._waiting:
+                self._flush()  # first, so that the server has work while the answers are read
             reply = done.result()
             if isinstance(reply, ServerError):
                 self._refused_by_server(flight, reply)

@@ -67,7 +67,7 @@ def _keyed(verb: str, key: str | None, *meaning: Any) -> Wire:
     return (verb, key_digest(key), fingerprint(_pack((verb, meaning))), key, *meaning)
 
 
-def encode(command: Command) -> Wire:
+def encode(command: Command) -> Wire:  # noqa: C901, PLR0912  # one case a verb; a table of functions would hide them
     """The command as the script reads it."""
     if type(command) is commands.Hold:
         return _encode_hold(command)

@@ -1,5 +1,6 @@
 """The engine: one async method a verb. Usable by itself; the HTTP door is only one of its callers."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -193,11 +194,15 @@ class Engine:
         """Outcomes of many commands, in order; those that fit one batch (`batch_size_max`, `batch_weight_max`) are
         decided at one instant.
 
-        Raises Overloaded, and sends none of them, where not all find room among the waiting.
+        Raises Overloaded where they find no room among the waiting; where others took it meanwhile, earlier parts may
+        have taken effect.
         """
         if self.waiting + len(batch) > self._options.waiting_max:
             raise Overloaded
-        futures = [self._batcher.submit_many(piece) for piece in self._batcher.pieces(batch)]
+        futures = []
+        for piece in self._batcher.pieces(batch):
+            futures.append(self._batcher.submit_many(piece))
+            await asyncio.sleep(0)  # to send this part while the next is encoded
         return [outcome for future in futures for outcome in await future]
 
     async def sellable(self, skus: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -78,7 +78,7 @@ class Link:
         """Waits while the connection is being made anew, for as long as a reply may take."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout_s
-        while not self.ready and self.down is None and loop.time() < until:
+        while not self.ready and self.down is None and loop.time() < until:  # noqa: ASYNC110  # three conditions, rarely
             await asyncio.sleep(BACKOFF_MS[0] / 1000)
 
     def _connected(self) -> HotConnection:

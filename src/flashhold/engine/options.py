@@ -13,9 +13,9 @@ class EngineOptions:
     partition: str = "p00"
     durability: Durability = Durability.DISK
     batch_size_max: int = 256
-    """Commands a batch: beyond this the share of the fixed cost is below a twentieth, and a script would run over 3 ms."""
+    """Commands a batch: beyond this the fixed cost's share is below a twentieth, and a script would run over 3 ms."""
     batch_weight_max: int = 2_600
-    """Members of commands a batch (a hold has 7, and 3 a line): keeps a batch of full carts below 10 ms."""
+    """Members of commands a batch (a hold has 5, and 3 a line): keeps a batch of full carts below 10 ms."""
     batches_in_flight_max: int = 2
     """Two: while the server decides one, this process encodes the next."""
     waiting_max: int = 10_000
