@@ -22,8 +22,8 @@ _log = telemetry.logger(__name__)
 class SweepOptions:
     """How hard to sweep. Times are ms."""
 
-    expire_max: int = 256
-    """Holds a sweep: 2-3 ms of the server, so that a hold that arrives meanwhile waits no longer than that."""
+    expire_max: int = 96
+    """Holds a sweep: 1-2 ms of the server, so that a hold that arrives meanwhile waits no longer than that."""
     purge_max: int = 256
     pause_ms: int = 500
     """Between sweeps that found all they could; jittered, so that several sweepers spread out."""
@@ -66,10 +66,10 @@ class Sweeper:
         return swept
 
     def _pause_s(self, swept: Swept, took_s: float) -> float:
-        """With more to do, rest a third of the time that the sweep took: buyers get in between any two sweeps, and a
-        million holds that end at once are given back within half a minute."""
+        """With more to do, rest a moment, a part of the time that the sweep took: sweeps are short, and buyers get in between
+        any two of them anyway."""
         if swept.more:
-            return took_s * random.uniform(0.2, 0.4)
+            return took_s * random.uniform(0.02, 0.06)
         return self.options.pause_ms * random.uniform(0.5, 1.0) / 1000
 
 
