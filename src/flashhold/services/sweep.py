@@ -66,8 +66,8 @@ class Sweeper:
         return swept
 
     def _pause_s(self, swept: Swept, took_s: float) -> float:
-        """With more to do, rest a moment, a part of the time that the sweep took: sweeps are short, and buyers get in between
-        any two of them anyway."""
+        """With more to do, rest for a small part of the time that the sweep took: sweeps are short, and buyers get in
+        between any two of them anyway."""
         if swept.more:
             return took_s * random.uniform(0.02, 0.06)
         return self.options.pause_ms * random.uniform(0.5, 1.0) / 1000
