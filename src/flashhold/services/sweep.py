@@ -22,7 +22,7 @@ _log = telemetry.logger(__name__)
 class SweepOptions:
     """How hard to sweep. Times are ms."""
 
-    expire_max: int = 96
+    expire_max: int = 128
     """Holds a sweep: 1-2 ms of the server, so that a hold that arrives meanwhile waits no longer than that."""
     purge_max: int = 256
     pause_ms: int = 500
