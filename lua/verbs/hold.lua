@@ -1,6 +1,6 @@
 -- hold: {verb, digest, fingerprint, n, body, sku, pool, quantity, …}: all lines or none
 -- body: the bytes, as the entry takes them, of key, buyer, metadata, ttl_ms|0 and {sku, pool, quantity, …}; the record
--- takes them without the key. n: ttl_ms * 1000 + the bytes of the key. Every member costs as much as 20 lines of Lua.
+-- takes them without the key. n: ttl_ms * 1000 + the bytes of the key: unpacking a member is a fiftieth of a hold.
 -- READS stock holds due buyers      WRITES stock holds due wake ended buyers journal
 -- REPLIES {HELD_NEW, seq, expires_ms, granted|false}
 
