@@ -16,7 +16,7 @@
 
 local META, STOCK, HOLDS, DUE, WAKE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local ENDED, REFUSED, BUYERS, JOURNAL = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local pack, unpack_msgpack, bytes = cmsgpack.pack, cmsgpack.unpack, struct.pack
+local pack, unpack_msgpack, bytes, from_bytes = cmsgpack.pack, cmsgpack.unpack, struct.pack, struct.unpack
 
 --@include include/clock.lua
 --@include include/slices.lua
@@ -31,21 +31,36 @@ local pack, unpack_msgpack, bytes = cmsgpack.pack, cmsgpack.unpack, struct.pack
 --@include include/cart.lua
 --@include include/loading.lua
 
-local verbs = {}
+local commands = unpack_msgpack(ARGV[2])
+load_batch(commands)
+
+-- Verbs that nobody asks for are not made: most batches are of one verb, and a closure costs as much as a command.
+local verbs, meanings = {}, {} -- meanings: of verbs that can say the same in two ways
+if asked.hold or asked.hold_partially then
+--@include include/rules.lua
 --@include verbs/hold.lua
 --@include verbs/hold_partially.lua
+end
+if asked.commit then
 --@include verbs/commit.lua
+end
+if asked.release or asked.extend or asked.amend then
 --@include verbs/release.lua
 --@include verbs/extend.lua
 --@include verbs/amend.lua
+end
+if asked.move then
 --@include verbs/move.lua
+end
+if asked.policy or asked.count or asked.read_hold or asked.read_stock then
+--@include include/policies.lua
 --@include verbs/policy.lua
 --@include verbs/count.lua
 --@include verbs/read.lua
+end
+if asked.expire then
 --@include verbs/expire.lua
-
-local commands = unpack_msgpack(ARGV[2])
-load_batch(commands)
+end
 
 -- Decide: in Lua tables only.
 local replies, to_pack = {}, {} -- the first reply is the head of the script's own
@@ -53,7 +68,7 @@ for i = 1, #commands do
     local c = commands[i]
     local verb, keyed, reply, packed = c[1], c[2] ~= '', postponed[i], nil
     if keyed and not reply then
-        if verb == 'commit' then mean_all(c) end
+        if meanings[verb] then meanings[verb](c) end
         if records[c[2]] then reply = recall(c) end
     end
     if not reply then
@@ -65,6 +80,7 @@ for i = 1, #commands do
 end
 
 -- Flush and record.
+record_expiries()
 local head = record_journal()
 flush_stock()
 flush_records(head)

@@ -1,14 +1,5 @@
 -- cart: lines of a command taken together.      READS stock, buyers      WRITES nothing
 
--- The buyer of a `hold` command, which has it in its body, behind the key.
-local function buyer_of(c)
-    if not c.buyer then
-        local _, buyer = unpack_msgpack(c[5])
-        c.buyer = buyer
-    end
-    return c.buyer
-end
-
 -- {{sku, pool, quantity}, …}
 local function lines_of(c, at)
     local lines = {}

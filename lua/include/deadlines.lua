@@ -5,18 +5,16 @@
 -- due_add: {score, member, …}. A member that is both added and dropped is dropped, unless it was added once more.
 local due_add, due_drop, rewake = {}, {}, {}
 
-local function schedule_in(p, expires_ms, digest)
-    if p.due_at ~= expires_ms then
-        -- Holds of a batch mostly have one ttl: the same first ten bytes.
-        p.due_at, p.due_head = expires_ms, bytes('>I4I6', p.number, expires_ms)
-    end
-    local member, last = p.due_head .. digest, #due_add
-    due_add[last + 1], due_add[last + 2] = '0', member
+-- What the members of all holds of this pool with this deadline begin with.
+local function due_head(p, expires_ms)
+    return bytes('>I4I6', p.number, expires_ms)
+end
+
+local function wake_by(p, expires_ms)
     if not p.wake or expires_ms < p.wake then
         p.wake = expires_ms
         touch_pool(p)
     end
-    return member
 end
 
 -- The pools that a hold's lines have units of, each once.
@@ -32,11 +30,16 @@ local function each_pool(lines, visit)
 end
 
 local function schedule(r)
-    each_pool(r.lines, function(p) due_drop[schedule_in(p, r.expires_ms, r.digest)] = nil end)
+    each_pool(r.lines, function(p)
+        local member = due_head(p, r.expires_ms) .. r.digest
+        due_add[#due_add + 1], due_add[#due_add + 2] = '0', member
+        due_drop[member] = nil
+        wake_by(p, r.expires_ms)
+    end)
 end
 
 local function unschedule(r)
-    each_pool(r.lines, function(p) due_drop[bytes('>I4I6c0', p.number, r.expires_ms, r.digest)] = true end)
+    each_pool(r.lines, function(p) due_drop[due_head(p, r.expires_ms) .. r.digest] = true end)
 end
 
 local function flush_deadlines()
@@ -53,7 +56,7 @@ local function flush_deadlines()
         local first = redis.call('ZRANGEBYLEX', DUE, '[' .. bytes('>I4', number),
             '(' .. bytes('>I4', number + 1), 'LIMIT', 0, 1)[1]
         if first then
-            redis.call('ZADD', WAKE, string.format('%d', (struct.unpack('>I6', first, 5))), string.format('%d', number))
+            redis.call('ZADD', WAKE, string.format('%d', (from_bytes('>I6', first, 5))), string.format('%d', number))
         else
             redis.call('ZREM', WAKE, string.format('%d', number))
         end

@@ -7,8 +7,19 @@ local function original_reply(r)
     for i, line in ipairs(r.original or r.lines) do
         lines[i] = {line[1], line[2], line[3], 0, 0, 0, line[7] or false}
     end
-    return {HOLD, 1, r.digest, r.seq, HELD, r.created_ms, r.created_ms + r.ttl_ms, 0, r.buyer, '', '', false, r.metadata,
+    return {HOLD, 1, r.digest, r.seq, HELD, r.created_ms, r.created_ms + r.ttl_ms, 0, r.buyer, '', '', 0, r.metadata,
         lines, r.epoch, r.seq}
+end
+
+-- The fingerprint of a hold of whole lines: 72 bits over what it asks for. Made only where one is compared or refused,
+-- because the record of one that was accepted says the same.
+local function fingerprint_of(buyer, metadata, asked_ttl_ms, flat)
+    return string.sub(redis.sha1hex(pack('hold', metadata, asked_ttl_ms, flat) .. buyer), 1, 18)
+end
+
+local function fingerprint_of_record(r)
+    if r.fingerprint ~= '' then return r.fingerprint end
+    return fingerprint_of(r.buyer, r.metadata, r.asked_ttl_ms, flat_lines(r.original or r.lines, 3))
 end
 
 -- What the key's memory says to this command, or nil where it has none.
@@ -16,7 +27,7 @@ local function recall(c)
     local r = records[c[2]]
     if not r then return nil end
     r = record_of(c[2])
-    if r.fingerprint ~= c[3] then return refuse('idempotency-key-reused', {}) end
+    if fingerprint_of_record(r) ~= c[3] then return refuse('idempotency-key-reused', {}) end
     if r.state ~= REMEMBERED then return original_reply(r) end
     local reply = {unpack(r.reply)}
     reply[2] = 1

@@ -57,7 +57,7 @@ verbs.amend = function(c)
     r.lines = lines
     schedule(r)
     record_hold('amend', r, changes, c, '', '', {lines = lines})
-    r.last = {epoch, seq, 0, '', '', false}
+    r.last = {epoch, 0, '', '', seq, 0}
     touch_record(r)
     return hold_reply(r, 0)
 end

@@ -24,7 +24,7 @@ local function takes_of(r, lines)
 end
 
 -- A commit that lists all that the hold has means the same as one without lines, so it has that one's fingerprint.
-local function mean_all(c)
+meanings.commit = function(c)
     local r = #c > 9 and record_of(c[5])
     if not r or r.state == REMEMBERED then return end
     local takes = takes_of(r, lines_of(c, 10))
@@ -54,7 +54,7 @@ local function commit_held(r, takes, c)
     end
     record_hold('commit', r, changes, c, c[7], '', false)
     close_with(r, takes)
-    end_hold(r, COMMITTED, c[7], '', false)
+    end_hold(r, COMMITTED, c[7], '', 0)
     return hold_reply(r, 0)
 end
 
@@ -76,12 +76,12 @@ local function commit_expired(r, takes, c)
     end
     record_hold('commit', r, changes, c, c[7], '', {reacquired = true})
     close_with(r, takes)
-    end_hold(r, COMMITTED, c[7], '', true)
+    end_hold(r, COMMITTED, c[7], '', 1)
     return hold_reply(r, 0)
 end
 
 local function same_commit(r, takes, reference)
-    if r.last[4] ~= reference then return false end
+    if r.last[3] ~= reference then return false end
     for i, line in ipairs(r.lines) do
         if line[4] ~= takes[i] then return false end
     end

@@ -28,7 +28,7 @@ local function purge(list, most)
     local items = redis.call('LRANGE', list, 0, most - 1)
     local digests, digest_of = {}, {}
     for i = 1, #items do
-        if struct.unpack('>I6', items[i], 15) > now then break end
+        if from_bytes('>I6', items[i], 15) > now then break end
         digest_of[i] = string.sub(items[i], 1, 14)
         digests[i] = digest_of[i]
     end
@@ -40,9 +40,9 @@ local function purge(list, most)
             local about = r.state == REMEMBERED and r.hold ~= '' and record_of(r.hold) or r
             -- An answer about a hold that lives, or ended not long ago, stays for one more round. (Where the hold is
             -- forgotten its key may have been used again, and then stands for something else.)
-            if about ~= r and about.state ~= REMEMBERED and (about.state == HELD or about.last[3] + RETENTION_MS > now) then
+            if about ~= r and about.state ~= REMEMBERED and (about.state == HELD or about.last[2] + RETENTION_MS > now) then
                 queue(ended_queue, digest, RETENTION_MS)
-            elseif r.state == REMEMBERED or (r.state ~= HELD and r.last[3] + RETENTION_MS <= now) then
+            elseif r.state == REMEMBERED or (r.state ~= HELD and r.last[2] + RETENTION_MS <= now) then
                 r.forgotten = true
                 forgotten[#forgotten + 1] = digest
             end

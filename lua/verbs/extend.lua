@@ -19,7 +19,7 @@ verbs.extend = function(c)
     local changes = {}
     each_pool(r.lines, function(p) change(changes, p, 0, 0, 0, 0, 0) end)
     record_hold('extend', r, changes, c, '', '', false)
-    r.last = {epoch, seq, 0, '', '', false}
+    r.last = {epoch, 0, '', '', seq, 0}
     touch_record(r)
     return hold_reply(r, 0)
 end

@@ -1,69 +1,107 @@
--- hold: {verb, digest, fingerprint, n, body, sku, pool, quantity, …}: all lines or none
--- body: the bytes, as the entry takes them, of key, buyer, metadata, ttl_ms|0 and {sku, pool, quantity, …}; the record
--- takes them without the key. n: ttl_ms * 1000 + the bytes of the key: unpacking a member is a fiftieth of a hold.
+-- hold: {verb, '', ttl_ms|0, metadata|'', n, keys, digests, buyers, sku, pool, quantity, …}: n holds, alike but for key and
+-- buyer, each of all its lines or none. keys, digests, buyers: the bytes of msgpack arrays, as the journal takes them.
 -- READS stock holds due buyers      WRITES stock holds due wake ended buyers journal
--- REPLIES {HELD_NEW, seq, expires_ms, granted|false}
+-- REPLIES {HELD_NEW, expires_ms, {first, last, seq of the first, …}, {place, other reply, …}}: stretches of new holds with
+--         one seq after the other, and what the rest were answered
 
--- What a SKU's policy says to new holds at this instant, found once a batch.
-local function find_rules(s)
-    local reason, detail = window(s)
-    s.shut = reason and {reason, detail} or false
-    s.most_ms = s.ttl_max_ms > 0 and s.ttl_max_ms or DEFAULT_TTL_MAX_MS
-    s.usual_ms = math.min(s.ttl_ms > 0 and s.ttl_ms or DEFAULT_TTL_MS, s.most_ms)
+local LINES, HOLD_ROW = LINES_AT.hold, '\152'
+
+-- What each of these holds takes: {pool, quantity, head of its member in the deadline index}, …; nil where a pool is not.
+local function claims_of(c, expires_ms)
+    local claims = {}
+    for i = LINES, #c, 3 do
+        local p = pools[c[i]][c[i + 1]]
+        if not p then return nil end
+        claims[#claims + 1] = {p, c[i + 2], due_head(p, expires_ms)}
+    end
+    return claims
 end
 
--- The refusal, or nil, the time that the hold will live, and whether a limit per buyer applies. Lines begin at `at`.
-local function rules_of(c, at, asked_ms, buyer)
-    local ttl_ms, most_ms, limited = nil, nil, false
-    for i = at, #c, 3 do
-        local s = skus[c[i]]
-        if not s then return refuse('unknown-sku', {sku = c[i]}) end
-        if s.shut == nil then find_rules(s) end
-        if s.shut then return refuse(s.shut[1], s.shut[2]) end
-        if not ttl_ms or s.usual_ms < ttl_ms then ttl_ms = s.usual_ms end
-        if not most_ms or s.most_ms < most_ms then most_ms = s.most_ms end
-        if s.max_per_buyer > 0 then limited = true end
-    end
-    if asked_ms > most_ms then
-        return refuse_field('ttl_seconds', string.format('at most %d, the longest that the policy allows', most_ms / 1000))
-    end
-    if limited and (buyer or buyer_of(c)) == '' then
-        return refuse_field('buyer', 'required, because a SKU has a limit per buyer')
-    end
-    return nil, asked_ms > 0 and asked_ms or ttl_ms, limited
+-- The journal's row of the holds of one stretch: mostly all, whose columns are at hand as bytes.
+local function row_of(c, shared, stretch)
+    local from, to = stretch.from, stretch.to
+    if to - from + 1 == c[5] then return shared .. c[6] .. c[7] .. c[8] end
+    local function some(list) return {unpack(list, from, to)} end
+    return shared .. pack(some(unpack_msgpack(c[6])), some(c.digests), some(c.buyers))
 end
 
-local function refusal_of_lines(c, limited)
-    local needs = needs_of(lines_of(c, 6))
-    return limited and limit_refusal(buyer_of(c), units_by_sku(needs)) or stock_refusal(needs)
+-- Puts the rows of the stretches where they belong; {first, last, seq of the first, …}.
+local function record_stretches(c, flat, expires_ms, claims, stretches)
+    local places = {}
+    if not stretches[1] then return places end
+    local shared = HOLD_ROW .. pack('hold', expires_ms, c[3], c[4], flat)
+    for i = 1, #stretches do
+        local s = stretches[i]
+        rows[s.row] = row_of(c, shared, s)
+        places[#places + 1], places[#places + 2], places[#places + 3] = s.from, s.to, s.seq
+    end
+    for i = 1, #claims do wake_by(claims[i][1], expires_ms) end
+    return places
 end
 
-local ENTRY_HEAD_OF_HOLD, FINGERPRINT_HEAD, REPLY_HEAD, NOT_PARTIAL = '\154\164hold\174', '\172', '\148\0', '\194'
+-- The refusal of the `i`th hold for want of stock or of a share for its buyer, or nil.
+local function refusal_of(c, i, limited)
+    local lines = lines_of(c, LINES)
+    return limited and limit_refusal_of_hold(c.buyers[i], lines) or stock_refusal(needs_of(lines))
+end
+
+-- What the `i`th hold is answered when it is not a new one: by its key's memory, or by a refusal, which its key keeps.
+local function other_reply(c, i, flat, refusal)
+    local buyer, digest = c.buyers[i], c.digests[i]
+    local named = {'hold', digest, fingerprint_of(buyer, c[4], c[3], flat)}
+    local reply = recall(named)
+    if not reply then
+        reply = refusal
+        remember(named, reply)
+    end
+    return reply
+end
 
 verbs.hold = function(c)
-    local key_bytes = c[4] % 1000
-    local refusal, ttl_ms, limited = rules_of(c, 6, (c[4] - key_bytes) / 1000)
-    if refusal then return refusal end
-    local p, quantity, width = pools[c[6]][c[7]], c[8], #c
-    if width > 8 or limited or not p or p.available - p.safety_stock + p.oversell_allowance < quantity then
-        refusal = refusal_of_lines(c, limited)
-        if refusal then return refusal end
+    local digests, buyers, flat = c.digests, c.buyers, {unpack(c, LINES)}
+    local refusal, ttl_ms, limited = rules_of(c, LINES, c[3])
+    local expires_ms, lines = now + (ttl_ms or 0), pack(flat)
+    local claims = not refusal and claims_of(c, expires_ms)
+    local first = claims and not claims[2] and not limited and claims[1]
+    local head = bytes('>BBI6I6H', HELD, 3, now, expires_ms, #lines)
+    local tail = lines .. pack(c[4], c[3], '', epoch, ttl_ms or 0, false, false)
+    local stretches, others, stretch, short = {}, {}, nil, nil
+    local values, added = #record_values, #due_add -- counted along: the length of a long table is a search
+    for i = 1, c[5] do
+        local digest = digests[i]
+        local refused = refusal
+        if not refused and not records[digest] and not (first and sellable(first[1]) >= first[2]) then
+            -- What one of a crowd cannot get the next cannot: they share the refusal.
+            if not (first and short) then
+                short = refusal_of(c, i, limited)
+                values, added = #record_values, #due_add -- it may have expired holds
+            end
+            refused = short
+        end
+        if refused or records[digest] then
+            others[#others + 1], others[#others + 2] = i, other_reply(c, i, flat, refused)
+        else
+            for k = 1, #claims do
+                local claim = claims[k]
+                local p, quantity = claim[1], claim[2]
+                p.available, p.held = p.available - quantity, p.held + quantity
+                if not p.changed then touch_pool(p) end
+                due_add[added + 1], due_add[added + 2] = '0', claim[3] .. digest
+                added = added + 2
+                if counted_skus then add_share(p.sku, buyers[i], quantity) end
+            end
+            seq = seq + 1
+            if not stretch or stretch.to ~= i - 1 or stretch.next_seq ~= seq then
+                stretch = {from = i, seq = seq, row = #rows + 1}
+                rows[stretch.row], stretches[#stretches + 1] = '', stretch
+            end
+            stretch.to, stretch.next_seq = i, seq + 1
+            local buyer = buyers[i]
+            local packed = head .. bytes('>I6H', seq, #buyer) .. buyer .. tail
+            records[digest] = packed
+            record_values[values + 1], record_values[values + 2] = digest, packed
+            values = values + 2
+        end
     end
-    local digest, fingerprint, expires_ms = c[2], c[3], now + ttl_ms
-    for i = 6, width, 3 do
-        p, quantity = pools[c[i]][c[i + 1]], c[i + 2]
-        p.available = p.available - quantity
-        p.held = p.held + quantity
-        if not p.changed then touch_pool(p) end
-        schedule_in(p, expires_ms, digest)
-        if counted_skus then add_share(c[i], buyer_of(c), quantity) end
-    end
-    seq = seq + 1
-    local tail = bytes('>BI8BI8', UINT, seq, UINT, expires_ms)
-    entries[seq - first_seq + 2] = ENTRY_HEAD_OF_HOLD .. digest .. FINGERPRINT_HEAD .. fingerprint .. c[5] .. tail
-    local packed = RECORD_HEAD .. fingerprint .. string.sub(c[5], key_bytes + 1) .. (made_now[ttl_ms] or made_now_for(ttl_ms)) .. tail
-    records[digest] = packed
-    local last = #record_values
-    record_values[last + 1], record_values[last + 2] = digest, packed
-    return REPLY_HEAD .. tail .. NOT_PARTIAL, true
+    return pack({HELD_NEW, expires_ms, record_stretches(c, flat, expires_ms, claims, stretches), others}), true
 end

@@ -2,7 +2,7 @@
 -- Each line gets what is left of it, at least one unit in all. Its entry is a `hold` with details {lines = {{sku, pool,
 -- granted, requested}, …}[, metadata]}.
 -- READS stock holds due buyers      WRITES stock holds due wake ended buyers journal
--- REPLIES {HELD_NEW, seq, expires_ms, {granted, …}}
+-- REPLIES {HELD_PARTLY, seq, expires_ms, {granted, …}}
 
 -- Each line gets what the ones before it have left: nil and the lines with what they get, or the refusal where not one
 -- unit is left in all.
@@ -26,11 +26,12 @@ end
 
 verbs.hold_partially = function(c)
     local refusal, ttl_ms, limited, lines
-    refusal, ttl_ms, limited = rules_of(c, 8, c[6], c[5])
+    refusal, ttl_ms, limited = rules_of(c, 8, c[6])
+    refusal = refusal or limited and c[5] == '' and limit_refusal_of_hold('')
     if refusal then return refusal end
     refusal, lines = grant_partially(lines_of(c, 8))
     if refusal then return refusal end
-    refusal = limited and limit_refusal(c[5], units_by_sku(needs_of(lines)))
+    refusal = limited and limit_refusal_of_hold(c[5], lines)
     if refusal then return refusal end
     local r = {
         digest = c[2], state = HELD, fingerprint = c[3], buyer = c[5], metadata = c[7], asked_ttl_ms = c[6], lines = lines,
@@ -50,5 +51,5 @@ verbs.hold_partially = function(c)
     records[c[2]] = r
     touch_record(r)
     schedule(r)
-    return pack({HELD_NEW, r.seq, r.expires_ms, granted}), true
+    return pack({HELD_PARTLY, r.seq, r.expires_ms, granted}), true
 end

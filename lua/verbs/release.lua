@@ -13,6 +13,6 @@ verbs.release = function(c)
     end
     record_hold('release', r, changes, c, '', c[7], false)
     r.lines = lines
-    end_hold(r, RELEASED, '', c[7], false)
+    end_hold(r, RELEASED, '', c[7], 0)
     return hold_reply(r, 0)
 end

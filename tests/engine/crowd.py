@@ -14,6 +14,8 @@ from flashhold.domain.outcomes import Applied, Refused
 from tests.engine.duel import Duel
 
 SKUS = ("shoe", "{p00}:sock", "🧦 a:b")
+RUSHED = "boot"
+"""Never limited, so that its holds take the short ways through the scripts."""
 POOLS = ("default", "default", "default", "eu")
 NOBODYS = "hld_00" + "x" * 14 + "1"
 
@@ -34,6 +36,7 @@ class Crowd:
             for sku in SKUS[: self.random.randint(2, 3)]
             for pool in ("default", "eu")
         ]
+        opening.append(commands.Move(self._new_key(), "receipt", RUSHED, self.random.randint(2, 12)))
         # From the first limit on a SKU's buyers are counted exactly; so it comes before the first hold.
         opening += [commands.SetPolicy(sku, rules, True) for rules in ({"max_per_buyer": 1}, {}) for sku in SKUS]
         await self._send(duel, opening)
@@ -43,10 +46,36 @@ class Crowd:
                     await duel.pass_time(self.random.choice([1, 4, 5, 19, 20, 1_000, 599_999, 600_000]))
                 case chance if chance < 0.17:
                     await duel.sweep(self.random.choice([1, 2, 256]))
+                case chance if chance < 0.35:
+                    await self._send(duel, self._rush(duel))
                 case _:
                     await self._send(duel, [self._command(duel) for _ in range(self.random.randint(1, 7))])
         await self._at_the_edges(duel)
         await duel.compare_everything()
+
+    def _rush(self, duel: Duel) -> list[Any]:
+        """Buyers who want the same at once, some of them twice; now and then something else happens amid them."""
+        like = self._holding(duel, "")._replace(
+            lines=(Line(RUSHED, self.random.choice([1, 1, 1, 2])),), allow_partial=False
+        )
+        if self.random.random() < 0.1:
+            like = like._replace(lines=(*like.lines, Line(RUSHED, 1, "eu")))
+        rush: list[Any] = [
+            like._replace(key=self._key(), buyer=self.random.choice([None, "ann", "bob"]))
+            for _ in range(self.random.randint(2, 20))
+        ]
+        for _ in range(self.random.choice([0, 0, 0, 1, 2])):
+            amid = [
+                self.random.choice(rush),
+                commands.Release(self._hold_id(duel), None, self._maybe_key()),
+                commands.Extend(self._hold_id(duel), self.random.choice([1, 700_000])),
+                commands.Commit(self._hold_id(duel), None, None, self.random.random() < 0.5, self._maybe_key()),
+                commands.Move(self._new_key(), "receipt", RUSHED, 1),
+                commands.ReadStock(RUSHED),
+                like._replace(key=self._new_key(), ttl_ms=20),
+            ]
+            rush.insert(self.random.randrange(len(rush)), self.random.choice(amid))
+        return rush
 
     async def _at_the_edges(self, duel: Duel) -> None:
         """The last and the first millisecond of a sale and of a hold, which chance would seldom meet."""

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import fakeredis
+import msgspec
 import pytest
 
 from flashhold import EngineOptions, Line
@@ -12,7 +13,7 @@ from flashhold.domain.entries import Batch
 from flashhold.domain.errors import Overloaded, StoreUnavailable
 from flashhold.domain.idempotency import hold_id, key_digest, parse_hold_id
 from flashhold.engine.batcher import Batcher
-from flashhold.engine.codec import encode, encode_batch, unpack
+from flashhold.engine.codec import encode, unpack
 from flashhold.engine.journal import Journal, chain_after
 from flashhold.engine.keys import partition_keys
 from tests.engine.proof import next_head
@@ -30,18 +31,20 @@ def fingerprint_of(command: Any) -> str:
     return str(encode(command)[2])
 
 
+PARTIAL = HOLD._replace(allow_partial=True)
+
+
 @pytest.mark.parametrize(
     "other",
     [
-        HOLD._replace(lines=(Line("shoe", 2),)),
-        HOLD._replace(lines=(Line("shoe", 1, "eu"),)),
-        HOLD._replace(lines=(*SHOE, *SHOE)),
-        HOLD._replace(buyer="bob"),
-        HOLD._replace(buyer=None),
-        HOLD._replace(ttl_ms=None),
-        HOLD._replace(allow_partial=True),
-        HOLD._replace(metadata=None),
-        HOLD._replace(buyer='{"a":1}', metadata="ann"),
+        PARTIAL._replace(lines=(Line("shoe", 2),)),
+        PARTIAL._replace(lines=(Line("shoe", 1, "eu"),)),
+        PARTIAL._replace(lines=(*SHOE, *SHOE)),
+        PARTIAL._replace(buyer="bob"),
+        PARTIAL._replace(buyer=None),
+        PARTIAL._replace(ttl_ms=None),
+        PARTIAL._replace(metadata=None),
+        PARTIAL._replace(buyer='{"a":1}', metadata="ann"),
         commands.Move("key", "receipt", "shoe", 1),
         commands.Release(HELD, key="key"),
         commands.SetPolicy("shoe", {}, True, "key"),
@@ -49,13 +52,16 @@ def fingerprint_of(command: Any) -> str:
 )
 def test_another_wish_has_another_fingerprint(other: Any) -> None:
     """Whatever is meant differently under a key is told apart."""
-    assert fingerprint_of(other) != fingerprint_of(HOLD)
+    assert fingerprint_of(other) != fingerprint_of(PARTIAL)
 
 
 @pytest.mark.parametrize(
     ("one", "same"),
     [
-        (commands.Hold("key", SHOE), commands.Hold("key", (Line("shoe", 1, "default"),), None, None, False, None)),
+        (
+            commands.Hold("key", SHOE, allow_partial=True),
+            commands.Hold("key", (Line("shoe", 1, "default"),), None, None, True, None),
+        ),
         (commands.Commit(HELD, None, None, False, "key"), commands.Commit(HELD, key="key")),
         (
             commands.SetPolicy("shoe", {"class": "a", "max_per_buyer": 2, "pools": None}, False, "key"),
@@ -101,7 +107,7 @@ class Link:
         """Refuse every command of a batch with a detail that names its key."""
         wires, future, own = self.sent[number]
         refusals = [[3, 0, "unknown-sku", {"sku": wire[4]}, 1, 0] for wire in wires]
-        future.set_result(encode_batch([nonce or own, 0, 1, 0, "", refusals]))  # type: ignore[list-item]  # any msgpack
+        future.set_result(msgspec.msgpack.encode([nonce or own, 0, 1, 0, "", refusals]))
 
     def seen(self, _: int, __: int) -> None:
         return
@@ -197,7 +203,7 @@ def _journal_of(count: int) -> tuple[Journal, list[Batch]]:
     store = fakeredis.FakeRedis()
     chain, batches = "0" * 40, []
     for number in range(1, count + 1):
-        payload = encode_batch([("release", "", 0, "", "", "", 0, "", "", 0, [], False, "")])
+        payload = msgspec.msgpack.encode([("release", "", 0, "", "", "", 0, "", "", 0, [], False, "")])
         batch = Batch("p00", f"{number}-0", 1, number, 1, number, "", payload)
         chain = next_head(chain, batch)
         fields = {"epoch": 1, "seq": number, "count": 1, "at": number, "chain": chain, "payload": payload}

@@ -2,6 +2,7 @@
 
 import re
 from binascii import b2a_base64
+from collections.abc import Sequence
 from hashlib import blake2b
 
 KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
@@ -11,9 +12,16 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 def key_digest(key: str) -> str:
-    """14 characters (80 bits) that stand for a key in the store: two keys in 10^9 collide with p < 10^-6,
+    """14 characters (84 bits) that stand for a key in the store: two keys in 10^9 collide with p < 10^-7,
     and then the later one is refused as reused, never confused with the earlier."""
-    return b2a_base64(blake2b(key.encode(), digest_size=10).digest()).translate(_URL_SAFE)[:14].decode()
+    return key_digests((key,))[0]
+
+
+def key_digests(keys: Sequence[str]) -> list[str]:
+    """The digests of many keys: one encoding to text for all."""
+    raw = b"".join([blake2b(key.encode(), digest_size=12).digest() for key in keys])
+    text = b2a_base64(raw, newline=False).translate(_URL_SAFE).decode()
+    return [text[at : at + 14] for at in range(0, len(text), 16)]
 
 
 def fingerprint(meaning: bytes) -> str:
@@ -26,7 +34,12 @@ def hold_id(partition: str, digest: str, seq: int) -> str:
 
     The seq keeps a key that is used again after it was forgotten from naming two holds alike.
     """
-    return f"hld_{partition[1:]}{digest}{seq:x}"
+    return f"{hold_prefix(partition)}{digest}{seq:x}"
+
+
+def hold_prefix(partition: str) -> str:
+    """What the names of all holds of a partition begin with."""
+    return f"hld_{partition[1:]}"
 
 
 def parse_hold_id(text: str) -> tuple[str, str, int] | None:

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 from flashhold.domain import commands
 from flashhold.domain.commands import Command
 from flashhold.domain.errors import FlashHoldError, Overloaded, StoreUnavailable
-from flashhold.engine.codec import AGAIN, Moment, Wire, decode, encode, encode_batch, unpack
+from flashhold.domain.outcomes import Outcome
+from flashhold.engine.codec import Moment, unpack
 from flashhold.engine.connection import ServerError
 from flashhold.engine.link import Link
 from flashhold.engine.options import EngineOptions
+from flashhold.engine.runs import Encoded, decode_replies, encode_batch
 
 FREEING = (commands.Commit, commands.Release, commands.Sweep, commands.ReadHold, commands.ReadStock)
 """Verbs that give stock or memory back: they must run when the server is out of memory."""
@@ -22,11 +24,10 @@ class Request(NamedTuple):
     """Commands that belong together and the future of their outcomes; `single`: of the one outcome."""
 
     commands: Sequence[Command]
-    wires: Sequence[Wire]
     future: "asyncio.Future[Any]"
     single: bool
     weight: int
-    """Members of its commands, lines included: what bounds the time of a script."""
+    """What bounds the time of a script: see `weight_of`."""
     given_up_at: float
     """When the loop's clock passes this, nobody asks again."""
 
@@ -35,7 +36,8 @@ class Flight(NamedTuple):
     """A batch on its way. `freeing`: through the script that may run out of memory; `again`: sent a second time."""
 
     requests: list[Request]
-    data: bytes
+    commands: Sequence[Command]
+    encoded: Encoded
     nonce: str
     freeing: bool
     again: bool = False
@@ -70,7 +72,7 @@ class Batcher:
         """The commands in runs that each fit one batch."""
         start = weight = 0
         for at, command in enumerate(batch):
-            more = 8 + 3 * len(getattr(command, "lines", None) or ())  # about as many members as its encoding has
+            more = weight_of(command)
             too_many = at - start == self._options.batch_size_max
             if at > start and (too_many or weight + more > self._options.batch_weight_max):
                 yield batch[start:at]
@@ -85,10 +87,9 @@ class Batcher:
         if self._link.down is not None:
             raise self._link.down
         future: asyncio.Future[Any] = self._loop.create_future()
-        wires = [encode(command) for command in batch]
-        weight = sum(map(len, wires))
+        weight = sum(map(weight_of, batch))
         until = self._loop.time() + self._timeout_s
-        self._waiting.append(Request(batch, wires, future, single, weight, until))
+        self._waiting.append(Request(batch, future, single, weight, until))
         self.waiting_commands += len(batch)
         if not self._scheduled and self._in_flight < self._options.batches_in_flight_max:
             self._scheduled = True
@@ -124,13 +125,23 @@ class Batcher:
         return requests
 
     def _send(self, requests: list[Request], *, freeing: bool = False) -> None:
-        wires = [wire for request in requests for wire in request.wires]
-        flight = Flight(requests, encode_batch(wires), str(next(self._nonces)), freeing)
-        self._launch(flight)
+        commands = requests[0].commands if len(requests) == 1 else [c for one in requests for c in one.commands]
+        try:
+            encoded = encode_batch(commands)
+        except (ValueError, OverflowError) as error:
+            # What cannot be encoded (a lone surrogate, an integer beyond 64 bits) is its own caller's failure only.
+            if len(requests) == 1:
+                _fail(requests, error)
+            else:
+                for one in requests:
+                    self._send([one], freeing=freeing)
+            return
+        self._launch(Flight(requests, commands, encoded, str(next(self._nonces)), freeing))
 
     def _launch(self, flight: Flight) -> None:
         """Callbacks, not a task: in a quiet shop most batches are of one command, and a task costs more than that."""
-        reply = self._link.apply(flight.nonce, flight.data, freeing=flight.freeing, by_source=flight.again)
+        data = flight.encoded.data
+        reply = self._link.apply(flight.nonce, data, freeing=flight.freeing, by_source=flight.again)
         self._in_flight += 1
         late = self._loop.call_later(self._timeout_s, self._link.abort, "no reply in time")
         reply.add_done_callback(lambda done: self._landed(flight, late, done))
@@ -145,7 +156,7 @@ class Batcher:
             if isinstance(reply, ServerError):
                 self._refused_by_server(flight, reply)
             else:
-                self._settle(flight.requests, flight.nonce, unpack(reply))
+                self._settle(flight, unpack(reply))
         except FlashHoldError as error:
             _fail(flight.requests, error)
         except Exception as error:
@@ -157,42 +168,33 @@ class Batcher:
             if not self._in_flight:
                 self._idle.set()
 
-    def _settle(self, requests: list[Request], nonce: str, reply: Sequence[Any]) -> None:
+    def _settle(self, flight: Flight, reply: Sequence[Any]) -> None:
         echoed, now_ms, epoch, seq, chain, replies = reply
-        if echoed != nonce:
+        if echoed != flight.nonce:
             self._link.abort("a reply came that belongs to another batch")
             raise StoreUnavailable("the outcome is unknown: a reply came that belongs to another batch")
         moment = Moment(self._options.partition, now_ms, epoch, seq, chain)
         self._link.seen(epoch, seq)
+        outcomes = decode_replies(flight.commands, flight.encoded.parts, replies, moment)
         at = 0
-        for request in requests:
+        for request in flight.requests:
             count = len(request.commands)
-            mine = replies[at : at + count]
+            mine = outcomes[at : at + count] if count < len(outcomes) else outcomes
             at += count
-            if request.single:
-                self._settle_single(request, mine[0], moment)
-            elif not request.future.done():
-                self._settle_many(request, mine, moment)
+            if request.future.done():
+                continue
+            if None in mine:
+                self._settle_partly(request, mine)
+            else:
+                request.future.set_result(mine[0] if request.single else mine)
 
-    def _settle_single(self, request: Request, reply: Sequence[Any], moment: Moment) -> None:
-        if request.future.done():
-            return
-        if reply[0] == AGAIN:
+    def _settle_partly(self, request: Request, outcomes: list[Outcome[Any] | None]) -> None:
+        """Only what is undecided is asked again: the others' answers are first answers, not replays."""
+        if request.single:
             self._ask_again(request)
-        else:
-            request.future.set_result(decode(request.commands[0], request.wires[0], reply, moment))
-
-    def _settle_many(self, request: Request, replies: Sequence[Any], moment: Moment) -> None:
-        left = [i for i, reply in enumerate(replies) if reply[0] == AGAIN]
-        outcomes = [
-            None if reply[0] == AGAIN else decode(command, wire, reply, moment)
-            for command, wire, reply in zip(request.commands, request.wires, replies, strict=True)
-        ]
-        if not left:
-            request.future.set_result(outcomes)
             return
+        left = [i for i, outcome in enumerate(outcomes) if outcome is None]
 
-        # Only what is undecided is asked again: the others' answers are first answers, not replays.
         def complete(rest: "asyncio.Future[list[Any]]") -> None:
             if request.future.done():
                 return
@@ -205,8 +207,7 @@ class Batcher:
 
         rest: asyncio.Future[list[Any]] = self._loop.create_future()
         rest.add_done_callback(complete)
-        some = [request.commands[i] for i in left]
-        self._ask_again(request._replace(commands=some, wires=[request.wires[i] for i in left], future=rest))
+        self._ask_again(request._replace(commands=[request.commands[i] for i in left], future=rest))
 
     def _ask_again(self, request: Request) -> None:
         """The script could not decide within its bound, because much was overdue; each time less is."""
@@ -245,6 +246,11 @@ class Batcher:
         while self._in_flight or (self._waiting and self._link.ready):
             self._idle.clear()
             await self._idle.wait()
+
+
+def weight_of(command: Command) -> int:
+    """About as many members as the command's encoding has."""
+    return 8 + 3 * len(getattr(command, "lines", None) or ())
 
 
 def _fail(requests: list[Request], error: Exception) -> None:

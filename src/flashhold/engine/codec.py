@@ -16,18 +16,11 @@ from flashhold.domain.reasons import Reason
 _pack = msgspec.msgpack.Encoder().encode
 unpack = msgspec.msgpack.Decoder().decode
 
-LENGTH_OF_HOLD = 10
-"""Members of the entry of a hold of whole lines; every other entry has more."""
-
-HELD_NEW, HOLD, ENTRY, REFUSAL, POLICY, STOCK_READ, SWEPT, AGAIN = 0, 1, 2, 3, 4, 5, 6, 9
+HELD_NEW, HOLD, ENTRY, REFUSAL, POLICY, STOCK_READ, SWEPT, HELD_PARTLY, AGAIN = 0, 1, 2, 3, 4, 5, 6, 7, 9
 
 Wire = tuple[Any, ...]
 
-_new = tuple.__new__
-"""Makes a NamedTuple without its Python-level constructor: three of them a hold are a tenth of its cost here."""
-
 _NO_HOLD = ("", 0)
-_HELD = HoldState.HELD
 _STATES = tuple(HoldState)
 
 
@@ -41,12 +34,7 @@ class Moment(NamedTuple):
     chain: str
 
 
-def encode_batch(wires: Sequence[Wire]) -> bytes:
-    """The script's second argument."""
-    return _pack(wires)
-
-
-def _flat(lines: Sequence[Line]) -> Sequence[str | int]:
+def flat_lines(lines: Sequence[Line]) -> Sequence[str | int]:
     """sku, pool, quantity, …: a command without inner arrays costs the script a third of the tables."""
     if len(lines) == 1:
         sku, quantity, pool = lines[0]
@@ -67,10 +55,8 @@ def _keyed(verb: str, key: str | None, *meaning: Any) -> Wire:
     return (verb, key_digest(key), fingerprint(_pack((verb, meaning))), key, *meaning)
 
 
-def encode(command: Command) -> Wire:  # noqa: C901, PLR0912  # one case a verb; a table of functions would hide them
-    """The command as the script reads it."""
-    if type(command) is commands.Hold:
-        return _encode_hold(command)
+def encode(command: Command) -> Wire:  # one case a verb; a table of functions would hide them
+    """The command as the script reads it; a hold of whole lines is a run of one (engine/runs.py)."""
     match command:
         case commands.Hold():
             return _encode_hold(command)
@@ -81,7 +67,7 @@ def encode(command: Command) -> Wire:  # noqa: C901, PLR0912  # one case a verb;
         case commands.Extend(hold, ttl_ms_more, key):
             return _keyed("extend", key, *_hold_name(hold), ttl_ms_more)
         case commands.Amend(hold, lines, key):
-            return _keyed("amend", key, *_hold_name(hold), *_flat(lines))
+            return _keyed("amend", key, *_hold_name(hold), *flat_lines(lines))
         case commands.Move():
             about = (command.reason or "", command.reference or "", command.hold or "", command.to_pool or "")
             where = (command.kind, command.sku, command.pool, command.quantity)
@@ -104,7 +90,7 @@ def _encode_commit(command: commands.Commit) -> Wire:
     """With the fingerprint that it has without its lines, in case they turn out to be all that the hold has."""
     hold, reference, lines, reacquire, key = command
     meaning = (*_hold_name(hold), reference or "", reacquire)
-    flat = _flat(lines or ())
+    flat = flat_lines(lines or ())
     if key is None:
         return ("commit", "", "", "", *meaning, "", *flat)
     whole = fingerprint(_pack(("commit", meaning)))
@@ -113,26 +99,9 @@ def _encode_commit(command: commands.Commit) -> Wire:
 
 
 def _encode_hold(command: commands.Hold) -> Wire:
-    """A hold of whole lines brings the bytes of which the script makes its entry and its record, the key's first."""
-    key, lines, buyer, ttl_ms, allow_partial, metadata = command
-    buyer = buyer or ""
-    ttl_ms = ttl_ms or 0
-    flat = _flat(lines)
-    packed = _pack((buyer, metadata or "", ttl_ms, flat))
-    if allow_partial:
-        mark = fingerprint(b"hold_partially" + packed)
-        return ("hold_partially", key_digest(key), mark, key, buyer, ttl_ms, metadata or "", *flat)
-    mark = fingerprint(b"hold" + packed)
-    packed_key = _pack(key)
-    body = packed_key + packed[1:]
-    # As a msgpack text, because the scripts' msgpack knows no `bin` and looks into no text.
-    head = _TEXT_HEADS[len(body)] if len(body) < len(_TEXT_HEADS) else b"\xdb" + len(body).to_bytes(4, "big")
-    sizes = ttl_ms * 1000 + len(packed_key)
-    return ("hold", key_digest(key), mark, sizes, msgspec.Raw(head + body), *flat)
-
-
-_TEXT_HEADS = [b"\xda" + length.to_bytes(2, "big") for length in range(1024)]
-"""msgpack's head of a text of so many bytes."""
+    """A hold that takes what is left of each line."""
+    key, lines, buyer, ttl_ms, _, metadata = command
+    return _keyed("hold_partially", key, buyer or "", ttl_ms or 0, metadata or "", *flat_lines(lines))
 
 
 def _policy_fields(fields: dict[str, Any], replace: bool) -> dict[str, Any]:
@@ -152,12 +121,12 @@ def _or_unset(units: int | None, replace: bool) -> int:
     return (0 if replace else -1) if units is None else units
 
 
-def decode(command: Command, wire: Wire, reply: Sequence[Any], moment: Moment) -> Outcome[Any]:
-    """The outcome that a reply means. `AGAIN` is not an outcome: the batcher asks again before it comes here."""
+def decode(command: Command, digest: str, reply: Sequence[Any], moment: Moment) -> Outcome[Any]:
+    """The outcome that a reply to one command means. `AGAIN` is not an outcome: the batcher asks again before."""
     kind = reply[0]
-    if kind == HELD_NEW:
+    if kind == HELD_PARTLY:
         assert isinstance(command, commands.Hold)
-        return _new(Applied, (_new_hold(command, wire, reply, moment), False))
+        return Applied(_held_partly(command, digest, reply, moment))
     if kind == HOLD:
         return Applied(_hold(reply, moment.partition), bool(reply[1]))
     if kind == REFUSAL:
@@ -187,20 +156,17 @@ def _detail(wire: dict[str, Any]) -> dict[str, Any]:
     return detail
 
 
-def _new_hold(command: commands.Hold, wire: Wire, reply: Sequence[Any], moment: Moment) -> model.Hold:
+def _held_partly(command: commands.Hold, digest: str, reply: Sequence[Any], moment: Moment) -> model.Hold:
     _, seq, expires_ms, granted = reply
-    if granted:
-        lines = [
-            HoldLine(sku, pool, quantity, 0, 0, requested)
-            for (sku, requested, pool), quantity in zip(command.lines, granted, strict=True)
-        ]
-    else:
-        lines = [_new(HoldLine, (sku, pool, quantity, 0, 0, None)) for sku, quantity, pool in command.lines]
     partition, now_ms, epoch, _, _ = moment
-    return _new(model.Hold, (
-        hold_id(partition, wire[1], seq), _HELD, tuple(lines), command.buyer or None, now_ms, expires_ms,
+    lines = tuple(
+        HoldLine(sku, pool, quantity, 0, 0, requested)
+        for (sku, requested, pool), quantity in zip(command.lines, granted, strict=True)
+    )
+    return model.Hold(
+        hold_id(partition, digest, seq), HoldState.HELD, lines, command.buyer or None, now_ms, expires_ms,
         None, None, None, False, command.metadata or None, partition, epoch, seq,
-    ))  # fmt: skip
+    )  # fmt: skip
 
 
 def _hold(reply: Sequence[Any], partition: str) -> model.Hold:
@@ -208,7 +174,7 @@ def _hold(reply: Sequence[Any], partition: str) -> model.Hold:
      lines, epoch, seq) = reply  # fmt: skip
     return model.Hold(
         hold_id(partition, digest, made_seq), _STATES[state], tuple(_hold_line(*line) for line in lines), buyer or None,
-        created_ms, expires_ms, ended_ms or None, reference or None, reason or None, reacquired, metadata or None,
+        created_ms, expires_ms, ended_ms or None, reference or None, reason or None, bool(reacquired), metadata or None,
         partition, epoch, seq,
     )  # fmt: skip
 
@@ -243,24 +209,10 @@ def policy(sku: str, details: dict[str, Any], created: bool, partition: str, epo
 
 def decode_entry(wire: Sequence[Any], partition: str, epoch: int, seq: int, at_ms: int, chain: str) -> Entry:
     """An entry from its form in replies and journal (lua/include/journal.lua)."""
-    if len(wire) == LENGTH_OF_HOLD:
-        return _decode_hold_entry(wire, partition, epoch, seq, at_ms, chain)
     (kind, digest, made_seq, key, mark, buyer, expires_ms, reference, reason, shortfall, changes, details,
      movement_hold) = wire  # fmt: skip
     return Entry(
         partition, epoch, seq, at_ms, kind, hold_id(partition, digest, made_seq) if digest else movement_hold or None,
         key or None, mark or None, buyer or None, expires_ms or None, reference or None, reason or None,
         shortfall or None, tuple([PoolChange(*change) for change in changes]), details or None, chain,
-    )  # fmt: skip
-
-
-def _decode_hold_entry(wire: Sequence[Any], partition: str, epoch: int, seq: int, at_ms: int, chain: str) -> Entry:
-    """A hold of whole lines is journalled as it was asked for; its changes are its lines, from available to held."""
-    kind, digest, mark, key, buyer, metadata, _, flat, made_seq, expires_ms = wire
-    changes = tuple([
-        PoolChange(flat[at], flat[at + 1], 0, -flat[at + 2], flat[at + 2], 0, 0, 0) for at in range(0, len(flat), 3)
-    ])  # fmt: skip
-    return Entry(
-        partition, epoch, seq, at_ms, kind, hold_id(partition, digest, made_seq), key, mark, buyer or None, expires_ms,
-        None, None, None, changes, {"metadata": metadata} if metadata else None, chain,
     )  # fmt: skip

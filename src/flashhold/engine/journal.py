@@ -1,12 +1,14 @@
 """The journal as the write-behind reads it: one stream record a batch, in order, trimmed only behind the ledger."""
 
 import hashlib
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import redis
 
-from flashhold.domain.entries import Batch, Entry
+from flashhold.domain.entries import Batch, Entry, PoolChange
 from flashhold.domain.errors import StoreUnavailable
+from flashhold.domain.idempotency import hold_id
 from flashhold.engine.codec import decode_entry, unpack
 from flashhold.engine.keys import partition_keys
 
@@ -32,11 +34,55 @@ def chain_after(previous: str, batch: Batch) -> str:
 
 def decode_batch(batch: Batch) -> list[Entry]:
     """The batch's entries. Raises msgspec.DecodeError, ValueError or TypeError when the payload is not one."""
-    rows = unpack(batch.payload)
-    if len(rows) != batch.count:
-        raise ValueError(f"a batch of {batch.count} entries holds {len(rows)}")
-    partition, epoch, first, at_ms, chain = batch.partition, batch.epoch, batch.first_seq, batch.at_ms, batch.chain
-    return [decode_entry(row, partition, epoch, first + i, at_ms, chain) for i, row in enumerate(rows)]
+    entries: list[Entry] = []
+    for row in unpack(batch.payload):
+        seq = batch.first_seq + len(entries)
+        if len(row) == _MEMBERS_OF_HOLDS:
+            entries.extend(_holds(batch, seq, *row))
+        elif len(row) == _MEMBERS_OF_EXPIRIES:
+            entries.extend(_expiries(batch, seq, *row))
+        else:
+            entries.append(decode_entry(row, batch.partition, batch.epoch, seq, batch.at_ms, batch.chain))
+    if len(entries) != batch.count:
+        raise ValueError(f"a batch of {batch.count} entries holds {len(entries)}")
+    return entries
+
+
+_MEMBERS_OF_HOLDS, _MEMBERS_OF_EXPIRIES = 8, 6
+"""Of the journal's rows; a row of one entry has more."""
+
+
+def _holds(
+    batch: Batch, seq: int, kind: str, expires_ms: int, ttl_ms: int, metadata: str, flat: list[Any],
+    keys: list[str], digests: list[str], buyers: list[str],
+) -> Iterator[Entry]:  # fmt: skip
+    partition, _, epoch, _, _, at_ms, chain, _ = batch
+    changes = tuple([
+        PoolChange(flat[at], flat[at + 1], 0, -flat[at + 2], flat[at + 2], 0, 0, 0) for at in range(0, len(flat), 3)
+    ])  # fmt: skip
+    asked = {"metadata": metadata, "ttl_ms": ttl_ms}
+    details = {name: value for name, value in asked.items() if value} or None
+    for key, digest, buyer in zip(keys, digests, buyers, strict=True):
+        yield tuple.__new__(Entry, (
+            partition, epoch, seq, at_ms, kind, hold_id(partition, digest, seq), key, None, buyer or None, expires_ms,
+            None, None, None, changes, details, chain,
+        ))  # fmt: skip
+        seq += 1
+
+
+def _expiries(
+    batch: Batch, seq: int, kind: str, flat: list[Any], digests: list[str], made_seqs: list[int],
+    deadlines: list[int], buyers: list[str],
+) -> Iterator[Entry]:  # fmt: skip
+    partition, _, epoch, _, _, at_ms, chain, _ = batch
+    sku, pool, quantity = flat
+    changes = (PoolChange(sku, pool, 0, quantity, -quantity, 0, 0, 0),)
+    for digest, made_seq, expires_ms, buyer in zip(digests, made_seqs, deadlines, buyers, strict=True):
+        yield tuple.__new__(Entry, (
+            partition, epoch, seq, at_ms, kind, hold_id(partition, digest, made_seq), None, None, buyer or None,
+            expires_ms, None, None, None, changes, None, chain,
+        ))  # fmt: skip
+        seq += 1
 
 
 class Journal:

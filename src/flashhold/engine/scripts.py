@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
-SCHEMA = 1
+SCHEMA = 2
 """Layout of what the scripts store. A store with another schema is refused at start."""
 
 _INCLUDE = re.compile(r"^--@include (\S+)\n", re.MULTILINE)
