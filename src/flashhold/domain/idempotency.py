@@ -13,7 +13,7 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 def key_digest(key: str) -> str:
     """14 characters (84 bits) that stand for a key in the store: two keys in 10^9 collide with p < 10^-7,
-    and then the later one is refused as reused, never confused with the earlier."""
+    and then the later one is refused as reused, unless it also means the same."""
     return key_digests((key,))[0]
 
 
