@@ -50,6 +50,7 @@ async def measure(directory: Path, size: Size = Size(), binary: RedisBinary | No
             await _fill(many, size.many)
             for _ in range(size.repetitions):
                 few.client.flushall()
+                few.client.memory_purge()  # so that both sides grow into memory that they have to get first
                 await use.stock(few.engine)
                 await _fill(few, size.few)
                 await _round(few, size.holds)

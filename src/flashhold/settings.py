@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-DurabilityLevel = Literal["memory", "disk"]
+DurabilityLevel = Literal["memory", "disk", "replica", "ledger"]
 
 
 class Settings(BaseSettings):
@@ -40,7 +40,8 @@ class Settings(BaseSettings):
 
     durability: DurabilityLevel = Field(
         default="disk",
-        description="What an acknowledgement has survived: `memory` nothing, `disk` an fsync.",
+        description="What an acknowledgement has survived: `memory` nothing, `disk` an fsync, `replica` also the loss "
+        "of one Redis node with its disk, `ledger` the loss of all of Redis.",
     )
     hold_ttl_seconds: int = Field(
         default=600, ge=1, description="A hold's life where neither the request nor the policy says. Shared."

@@ -8,11 +8,12 @@ from pydantic import ValidationError
 
 from flashhold import telemetry
 from flashhold.domain.errors import FlashHoldError, Misconfigured, StoreUnavailable
-from flashhold.engine.durability import Durability
+from flashhold.engine.durability import Durability, LedgerGate
 from flashhold.engine.engine import Engine
 from flashhold.engine.options import EngineOptions
 from flashhold.ledger.reader import Reader
 from flashhold.ledger.schema import upgrade
+from flashhold.services.ledger_gate import LedgerWatch
 from flashhold.services.readiness import STARTING, Verdict, judge
 from flashhold.settings import Settings
 
@@ -31,10 +32,11 @@ def read_settings() -> Settings:
         raise Misconfigured(f"a setting makes no sense: {wrong}") from error
 
 
-def engine_options(settings: Settings) -> EngineOptions:
-    """The engine's options as the settings have them."""
+def engine_options(settings: Settings, ledger_gate: LedgerGate | None = None) -> EngineOptions:
+    """The engine's options as the settings have them; level `ledger` needs the gate."""
     return EngineOptions(
         durability=Durability(settings.durability),
+        ledger_gate=ledger_gate,
         batch_size_max=settings.batch_size_max,
         batches_in_flight_max=settings.batches_in_flight_max,
         waiting_max=settings.waiting_max,
@@ -46,9 +48,9 @@ def engine_options(settings: Settings) -> EngineOptions:
     )
 
 
-async def connect_engine(settings: Settings) -> Engine:
+async def connect_engine(settings: Settings, ledger_gate: LedgerGate | None = None) -> Engine:
     """An engine on the deployment's Redis. Raises StoreUnavailable, NotDurable, Misconfigured."""
-    return await Engine.connect(settings.redis_url, options=engine_options(settings))
+    return await Engine.connect(settings.redis_url, options=engine_options(settings, ledger_gate))
 
 
 class Stores:
@@ -61,6 +63,7 @@ class Stores:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.reader = Reader(settings.database_url)
+        self._ledger = LedgerWatch(self.reader)
         self.engine: Engine | None = None
         self.verdict: Verdict = STARTING
         self._tasks: list[asyncio.Task[None]] = []
@@ -112,7 +115,7 @@ class Stores:
         _log.debug("ledger-prepared", revision=revision)
 
     async def _connect(self) -> None:
-        self.engine = await connect_engine(self._settings)
+        self.engine = await connect_engine(self._settings, self._ledger.reached)
 
     async def _judge(self) -> None:
         assert self.engine is not None, "connected before"

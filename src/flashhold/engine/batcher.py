@@ -12,6 +12,7 @@ from flashhold.domain.errors import FlashHoldError, Overloaded, StoreUnavailable
 from flashhold.domain.outcomes import Outcome
 from flashhold.engine.codec import Moment, unpack
 from flashhold.engine.connection import ServerError
+from flashhold.engine.durability import Durability, in_ledger, replicated
 from flashhold.engine.link import Link
 from flashhold.engine.options import EngineOptions
 from flashhold.engine.runs import Encoded, decode_replies, encode_batch
@@ -52,6 +53,7 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Request] = deque()
         self._in_flight = 0
+        self._in_flight_to_ledger: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._nonces = itertools.count(1)
         self._idle = asyncio.Event()
@@ -144,9 +146,21 @@ class Batcher:
         reply = self._link.apply(flight.nonce, data, freeing=flight.freeing, by_source=flight.again)
         self._in_flight += 1
         late = self._loop.call_later(self._timeout_s, self._link.abort, "no reply in time")
-        reply.add_done_callback(lambda done: self._landed(flight, late, done))
+        if self._options.durability == Durability.REPLICA:
+            replicas = self._link.wait_for_replica()
+            reply.add_done_callback(
+                lambda _: replicas.add_done_callback(lambda _: self._landed(flight, late, reply, replicas))
+            )
+        else:
+            reply.add_done_callback(lambda _: self._landed(flight, late, reply))
 
-    def _landed(self, flight: Flight, late: asyncio.TimerHandle, done: "asyncio.Future[Any]") -> None:
+    def _landed(
+        self,
+        flight: Flight,
+        late: asyncio.TimerHandle,
+        done: "asyncio.Future[Any]",
+        replicas: "asyncio.Future[Any] | None" = None,
+    ) -> None:
         late.cancel()
         self._in_flight -= 1
         try:
@@ -156,6 +170,8 @@ class Batcher:
             if isinstance(reply, ServerError):
                 self._refused_by_server(flight, reply)
             else:
+                if replicas is not None:
+                    replicated(replicas.result())
                 self._settle(flight, unpack(reply))
         except FlashHoldError as error:
             _fail(flight.requests, error)
@@ -176,8 +192,36 @@ class Batcher:
         moment = Moment(self._options.partition, now_ms, epoch, seq, chain)
         self._link.seen(epoch, seq)
         outcomes = decode_replies(flight.commands, flight.encoded.parts, replies, moment)
+        if self._options.durability == Durability.LEDGER:
+            self._confirm(flight.requests, outcomes, moment)
+        else:
+            self._tell(flight.requests, outcomes)
+
+    def _confirm(self, requests: list[Request], outcomes: list[Outcome[Any] | None], moment: Moment) -> None:
+        """Tells the outcomes once the ledger has all that the partition had decided by then: replays wait as well."""
+
+        async def confirm() -> None:
+            try:
+                place = (moment.partition, moment.epoch, moment.seq)
+                await in_ledger(self._options.ledger_gate, place, self._timeout_s)
+            except FlashHoldError as error:
+                _fail(requests, error)
+            except Exception as error:
+                _fail(requests, error)
+                raise
+            else:
+                self._tell(requests, outcomes)
+            finally:
+                self._in_flight_to_ledger.discard(task)
+                if not self._in_flight:
+                    self._idle.set()
+
+        task = self._loop.create_task(confirm())
+        self._in_flight_to_ledger.add(task)
+
+    def _tell(self, requests: list[Request], outcomes: list[Outcome[Any] | None]) -> None:
         at = 0
-        for request in flight.requests:
+        for request in requests:
             count = len(request.commands)
             mine = outcomes[at : at + count] if count < len(outcomes) else outcomes
             at += count
@@ -243,7 +287,7 @@ class Batcher:
 
     async def drain(self) -> None:
         """Waits until nothing is waiting or in flight."""
-        while self._in_flight or (self._waiting and self._link.ready):
+        while self._in_flight or self._in_flight_to_ledger or (self._waiting and self._link.ready):
             self._idle.clear()
             await self._idle.wait()
 

@@ -1,25 +1,57 @@
-"""What an acknowledgement promises, and whether the server at hand can keep it."""
+"""What an acknowledgement promises, and whether the stores at hand can keep it."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from typing import Any
 
 from flashhold.domain.errors import NotDurable
 
+LedgerGate = Callable[[str, int, int], Awaitable[None]]
+"""gate(partition, epoch, seq): returns once the ledger has that entry. Raises NotDurable where it cannot be told."""
+
 
 class Durability(StrEnum):
-    """`memory`: the script ran. `disk`: fsynced before the reply, so that kill -9 and power loss take nothing."""
+    """`memory`: the script ran. `disk`: fsynced before the reply, so that kill -9 and power loss take nothing.
+    `replica`: a replica has it as well, so that the loss of one node with its disk takes nothing. `ledger`: it is in
+    Postgres, so that the loss of all of Redis takes nothing."""
 
     MEMORY = "memory"
     DISK = "disk"
+    REPLICA = "replica"
+    LEDGER = "ledger"
 
 
 def require(level: Durability, settings: dict[str, str]) -> None:
-    """Raises NotDurable unless a server with these settings (`CONFIG GET append*`) keeps the level's promise."""
-    if level == Durability.MEMORY:
+    """Raises NotDurable unless a server with these settings (`CONFIG GET append*`) can keep its part of the promise.
+
+    Level `ledger` asks nothing of Redis' disk: what Redis loses was not acknowledged, or is in Postgres.
+    """
+    if level not in (Durability.DISK, Durability.REPLICA):
         return
     if settings.get("appendonly") != "yes":
-        raise NotDurable("level disk needs appendonly yes: run CONFIG SET appendonly yes, then restart FlashHold")
+        raise NotDurable(f"level {level} needs appendonly yes: run CONFIG SET appendonly yes, then restart FlashHold")
     if settings.get("appendfsync") != "always":
         raise NotDurable(
-            f"level disk needs appendfsync always, but it is {settings.get('appendfsync')}: acknowledged holds of the "
-            "last second or more would be lost with the process"
+            f"level {level} needs appendfsync always, but it is {settings.get('appendfsync')}: acknowledged holds of "
+            "the last second or more would be lost with the process"
         )
+
+
+def replicated(replicas: Any) -> None:
+    """Raises NotDurable unless the reply to `WAIT` says that one replica has what this connection wrote."""
+    if not isinstance(replicas, int) or replicas < 1:
+        raise NotDurable("no replica has confirmed the write in time; whether the command took effect is unknown")
+
+
+async def in_ledger(gate: LedgerGate | None, place: tuple[str, int, int], timeout_s: float) -> None:
+    """Returns once the ledger has the place. Raises NotDurable when it does not in time."""
+    if gate is None:
+        raise NotDurable("level ledger needs an engine that was told how to ask the ledger")
+    try:
+        async with asyncio.timeout(timeout_s):
+            await gate(*place)
+    except TimeoutError:
+        raise NotDurable(
+            "the ledger has not confirmed the write in time; it will, unless Redis is lost first"
+        ) from None

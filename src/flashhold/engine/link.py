@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from flashhold.domain.errors import FlashHoldError, Misconfigured, Recovering, StoreUnavailable
+from flashhold.domain.errors import FlashHoldError, Misconfigured, NotDurable, Recovering, StoreUnavailable
 from flashhold.engine import durability
 from flashhold.engine.connection import HotConnection, ServerError, command_bytes, connect
 from flashhold.engine.journal import GENESIS_CHAIN, Place
@@ -74,6 +74,11 @@ class Link:
         data = b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (prefix, len(nonce), nonce.encode(), len(batch), batch)
         return self._connected().call(data)
 
+    def wait_for_replica(self) -> "asyncio.Future[Any]":
+        """How many replicas have what this connection has written so far, once one has or the time is over. `WAIT`
+        speaks of its own connection only, so it goes the way of the batches, right behind the one that it is for."""
+        return self._connected().call(command_bytes("WAIT", 1, int(self._timeout_s * 900)))
+
     async def _hope(self) -> None:
         """Waits while the connection is being made anew, for as long as a reply may take."""
         loop = asyncio.get_running_loop()
@@ -109,6 +114,8 @@ class Link:
         text = str(error)
         if text.startswith("UNINSTALLED"):
             return Recovering()
+        if text.startswith("NOREPLICAS"):
+            return NotDurable("the store has no replica that is up to date, so it takes no writes")
         return StoreUnavailable(f"the store answered: {text}")
 
     async def install(self, *, epoch: int = 1, seq: int = 0, chain: str = GENESIS_CHAIN) -> None:

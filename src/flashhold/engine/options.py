@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from flashhold.engine.durability import Durability
+from flashhold.engine.durability import Durability, LedgerGate
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +12,8 @@ class EngineOptions:
 
     partition: str = "p00"
     durability: Durability = Durability.DISK
+    ledger_gate: LedgerGate | None = None
+    """How level `ledger` learns that an entry is in the ledger."""
     batch_size_max: int = 256
     """Commands a batch: beyond this the fixed cost's share is below a twentieth, and a script would run over 3 ms."""
     batch_weight_max: int = 2_600
