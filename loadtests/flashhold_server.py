@@ -88,10 +88,13 @@ def up(directory: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def serve(directory: Path, redis_url: str, database_url: str, *, core: int | None = None) -> Iterator[tuple[str, str]]:
+def serve(
+    directory: Path, redis_url: str, database_url: str, *, core: int | None = None, level: str = "disk"
+) -> Iterator[tuple[str, str]]:
     """One API process on stores of the caller's, with nothing else running; yields its URL and an admin's key."""
     port = stores.free_port()
     environment = {
+        "FLASHHOLD_DURABILITY": level,
         "FLASHHOLD_REDIS_URL": redis_url,
         "FLASHHOLD_DATABASE_URL": database_url,
         "FLASHHOLD_PORT": str(port),
@@ -104,6 +107,21 @@ def serve(directory: Path, redis_url: str, database_url: str, *, core: int | Non
     with stores.running([*_COMMAND, "serve"], log, environment=environment, core=core) as process:
         stores.until(lambda: stores.answers(f"{url}/readyz"), process, log, _READY_SECONDS)
         yield url, json.loads(made)["key"]
+
+
+@contextmanager
+def worker(directory: Path, redis_url: str, database_url: str, *, core: int | None = None) -> Iterator[None]:
+    """The write-behind and the sweeper of the caller's stores, until the block ends."""
+    environment = {
+        "FLASHHOLD_REDIS_URL": redis_url,
+        "FLASHHOLD_DATABASE_URL": database_url,
+        "FLASHHOLD_LOG_LEVEL": "warning",
+    }
+    log = directory / f"worker-{stores.free_port()}.log"
+    with stores.running([*_COMMAND, "worker"], log, environment=environment, core=core) as process:
+        yield
+        if process.poll() is not None:
+            raise RuntimeError(f"The worker ended by itself:\n{log.read_text()[-2000:]}")
 
 
 def _flashhold(verb: str, environment: dict[str, str], *words: str) -> str:

@@ -30,6 +30,7 @@ from loadtests.machine import machine, sentence, wide_console
 BENCHES = {
     "engine": "loadtests.bench.engine",
     "http": "loadtests.bench.http_holds",
+    "levels": "loadtests.bench.levels",
     "write-behind": "loadtests.bench.write_behind",
     "memory": "loadtests.bench.memory",
     "live-holds": "loadtests.bench.live_holds",
