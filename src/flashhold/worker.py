@@ -12,11 +12,11 @@ import socket
 import threading
 import uuid
 
-import redis
 from prometheus_client import start_http_server
 
 from flashhold import telemetry
 from flashhold.domain.errors import FlashHoldError, Misconfigured
+from flashhold.engine.address import blocking_client
 from flashhold.engine.durability import Durability
 from flashhold.engine.engine import Engine
 from flashhold.engine.journal import Journal
@@ -76,7 +76,7 @@ def write_behind_of(settings: Settings, gauges: WorkerGauges) -> WriteBehind:
     """The write-behind of this deployment's partition, named for this process."""
     partition = engine_options(settings).partition
     # Several seconds: a read waits half a second by itself, and the server may be busy with a long script.
-    client = redis.Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=2, retry=None)
+    client = blocking_client(settings.redis_url)
     holder = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
     writer = LedgerWriter(settings.database_url, partition, holder=holder)
     return WriteBehind(Journal(client, partition), writer, gauges=gauges)

@@ -11,9 +11,10 @@ from collections import deque
 from typing import Any, cast
 
 import hiredis
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import ConnectKwargs, parse_url
 
 from flashhold.domain.errors import Misconfigured, StoreUnavailable
+from flashhold.engine.address import Watched, watched
 
 ServerError = hiredis.ReplyError
 """What a call's future holds when the server answered with an error; the call was carried out by nobody."""
@@ -77,14 +78,16 @@ class HotConnection(asyncio.Protocol):
 
 
 async def connect(url: str, timeout_s: float) -> HotConnection:
-    """Opens and authenticates a connection to `redis://`, `rediss://` or `unix://`.
+    """Opens and authenticates a connection to `redis://`, `rediss://`, `unix://`, or the primary of
+    `redis+sentinel://`.
 
     Raises StoreUnavailable when nobody answers within the time, Misconfigured when the server refuses the credentials.
     """
-    options = parse_url(url)
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout_s):
+            primary = watched(url)
+            options = parse_url(url) if primary is None else await _primary_now(primary)
             if path := options.get("path"):
                 _, connection = await loop.create_unix_connection(HotConnection, path)
             else:
@@ -96,9 +99,38 @@ async def connect(url: str, timeout_s: float) -> HotConnection:
                 await _expect_ok(connection, "AUTH", *user, password)
             if database := options.get("db"):
                 await _expect_ok(connection, "SELECT", database)
+            if primary is not None:
+                await _expect_primary(connection)
     except (TimeoutError, OSError) as error:
         raise StoreUnavailable(f"cannot reach the store: {error or 'no answer in time'}") from error
     return connection
+
+
+async def _primary_now(primary: Watched) -> ConnectKwargs:
+    """How to connect to the primary that the first Sentinel to answer names. Raises StoreUnavailable without one."""
+    for host, port in primary.sentinels:
+        try:
+            _, sentinel = await asyncio.get_running_loop().create_connection(HotConnection, host, port)
+            found = await sentinel.call(command_bytes("SENTINEL", "GET-MASTER-ADDR-BY-NAME", primary.name))
+            sentinel.abort("asked")
+        except (OSError, StoreUnavailable):
+            continue
+        if isinstance(found, list):
+            options = parse_url(primary.url_of(found[0].decode(), int(found[1])))
+            if primary.password:
+                options["password"] = primary.password
+            if primary.username:
+                options["username"] = primary.username
+            return options
+    raise StoreUnavailable(f"no Sentinel that answers knows a primary named {primary.name}")
+
+
+async def _expect_primary(connection: HotConnection) -> None:
+    """A Sentinel may name the old primary for a moment, and that one may have been told already that it is none."""
+    role = await connection.call(command_bytes("ROLE"))
+    if not isinstance(role, list) or role[0] != b"master":
+        connection.abort("not the primary")
+        raise StoreUnavailable("the server that Sentinel names is not the primary any more; trying again")
 
 
 async def _expect_ok(connection: HotConnection, *arguments: str | int) -> None:

@@ -62,7 +62,7 @@ class Engine:
 
     @classmethod
     async def connect(cls, url: str, *, options: EngineOptions | None = None) -> Self:
-        """Connects to a Redis or Valkey server (`redis://`, `rediss://`, `unix://`).
+        """Connects to a Redis or Valkey server (`redis://`, `rediss://`, `unix://`, `redis+sentinel://`).
 
         Raises StoreUnavailable when it cannot be reached, NotDurable when it cannot keep the level's promise,
         Misconfigured when its data is another deployment's.

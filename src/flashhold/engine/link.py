@@ -114,6 +114,9 @@ class Link:
         text = str(error)
         if text.startswith("UNINSTALLED"):
             return Recovering()
+        if text.startswith("READONLY"):
+            self.abort("the store has become a replica")  # connecting anew finds the primary, where Sentinel knows it
+            return StoreUnavailable("the store is not the primary any more")
         if text.startswith("NOREPLICAS"):
             return NotDurable("the store has no replica that is up to date, so it takes no writes")
         return StoreUnavailable(f"the store answered: {text}")
