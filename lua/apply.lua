@@ -3,7 +3,8 @@
 -- KEYS     meta stock holds due wake ended refused buyers journal      (all of one hash tag; see engine/keys.py)
 -- ARGV[1]  nonce, echoed, so that a reply can never be taken for another batch's
 -- ARGV[2]  msgpack array of commands: {verb, key digest|'', fingerprint, key|'', …}; the rest is the verb's, see its file
--- RETURNS  msgpack {nonce, now_ms, epoch, seq, chain, {reply, …}}, one reply a command, in order; or an error reply
+-- RETURNS  msgpack {nonce, now_ms, epoch, seq, chain, {sku: durability that its policy asks for, …}|false, {reply, …}},
+--          one reply a command, in order; or an error reply
 --          UNINSTALLED (the partition holds no state: nothing was decided)
 -- COST     O(commands + lines) hash operations, O(log live holds) a line for the deadline index; two HMGETs, then
 --          one variadic write a key and one XADD
@@ -97,5 +98,5 @@ for _, i in ipairs(to_pack) do
     if reply[1] == SWEPT then reply[6] = next_deadline() end
     replies[i] = pack(reply)
 end
-replies[1] = '\150' .. string.sub(pack({ARGV[1], now, epoch, seq, head}), 2) .. array_header(#commands)
+replies[1] = '\151' .. pack(ARGV[1], now, epoch, seq, head, next(raised) and raised or false) .. array_header(#commands)
 return table.concat(replies)

@@ -2,8 +2,9 @@
 
 local FIELDS = {
     class = 'class', hold_ttl_ms = 'ttl_ms', hold_ttl_max_ms = 'ttl_max_ms', max_per_buyer = 'max_per_buyer',
-    opens_at_ms = 'opens_at_ms', closes_at_ms = 'closes_at_ms', partition_key = 'partition_key'}
-local UNSET = {class = '', partition_key = ''} -- 0 for the others
+    opens_at_ms = 'opens_at_ms', closes_at_ms = 'closes_at_ms', partition_key = 'partition_key',
+    durability = 'durability'}
+local UNSET = {class = '', partition_key = '', durability = ''} -- 0 for the others
 
 -- The whole policy, as the journal and replies have it; members that are not set are left out.
 local function policy_of(s)

@@ -1,8 +1,8 @@
 -- stock: counters of pools and policies of SKUs.      READS stock      WRITES stock
 -- A pool: field sku NUL pool → {number, available, held, committed, damaged, in_transit, safety_stock, oversell_allowance,
 -- past}; past: units that were committed and no longer are.
--- A SKU: field sku → {ttl_ms, ttl_max_ms, max_per_buyer, opens_at_ms, closes_at_ms, class, partition_key, counted, {pool names}},
--- 0 or '' where not set. NUL is legal in no name, so no two fields are alike.
+-- A SKU: field sku → {ttl_ms, ttl_max_ms, max_per_buyer, opens_at_ms, closes_at_ms, class, partition_key, counted, {pool names},
+-- durability}, 0 or '' where not set. NUL is legal in no name, so no two fields are alike.
 
 local NUL, DEFAULT = '\0', 'default'
 local ON_HAND_MAX = 9e15 -- doubles are exact to 2^53
@@ -10,6 +10,7 @@ local ON_HAND_MAX = 9e15 -- doubles are exact to 2^53
 -- skus: sku → policy or false; pools: sku → {pool name → counters or false}. nil: not asked for yet.
 local skus, pools, changed_skus, changed_pools = {}, {}, {}, {}
 local counted_skus = false -- some SKU of this batch has its buyers counted
+local raised = {} -- sku → durability, of those of this batch whose policy asks for one
 
 -- Notes in `fields` what of this line is not loaded yet.
 local function stock_fields(fields, sku, name)
@@ -30,9 +31,10 @@ local function decode(field, raw)
     local at = string.find(field, NUL, 1, true)
     if not at then
         counted_skus = counted_skus or a[8] ~= 0
+        raised[field] = a[10] ~= '' and a[10] or nil
         skus[field] = {
             sku = field, ttl_ms = a[1], ttl_max_ms = a[2], max_per_buyer = a[3], opens_at_ms = a[4], closes_at_ms = a[5],
-            class = a[6], partition_key = a[7], counted = a[8], pools = a[9]}
+            class = a[6], partition_key = a[7], counted = a[8], pools = a[9], durability = a[10] or ''}
         return
     end
     local sku, name = string.sub(field, 1, at - 1), string.sub(field, at + 1)
@@ -98,7 +100,7 @@ end
 local function create_sku(sku)
     local s = {
         sku = sku, ttl_ms = 0, ttl_max_ms = 0, max_per_buyer = 0, opens_at_ms = 0, closes_at_ms = 0, class = '',
-        partition_key = '', counted = 0, pools = {}}
+        partition_key = '', counted = 0, pools = {}, durability = ''}
     skus[sku] = s
     create_pool(s, DEFAULT)
     return s
@@ -120,7 +122,7 @@ local function flush_stock()
         local s = changed_skus[i]
         values[#values + 1] = s.sku
         values[#values + 1] = pack({s.ttl_ms, s.ttl_max_ms, s.max_per_buyer, s.opens_at_ms, s.closes_at_ms,
-            s.class, s.partition_key, s.counted, s.pools})
+            s.class, s.partition_key, s.counted, s.pools, s.durability})
     end
     write_all('HSET', STOCK, values)
 end

@@ -1,6 +1,6 @@
 -- policy: {verb, digest|'', fingerprint, key|'', sku, replace, {field: value, …}}
--- Fields: class, hold_ttl_ms, hold_ttl_max_ms, max_per_buyer, opens_at_ms, closes_at_ms, partition_key, pools
--- ({pool: {safety_stock|-1, oversell_allowance|-1}}, -1: as it is, or 0 where the policy is replaced).
+-- Fields: class, hold_ttl_ms, hold_ttl_max_ms, max_per_buyer, opens_at_ms, closes_at_ms, partition_key, durability,
+-- pools ({pool: {safety_stock|-1, oversell_allowance|-1}}, -1: as it is, or 0 where the policy is replaced).
 -- READS stock      WRITES stock journal
 -- REPLIES {POLICY, replayed, created, policy, epoch, seq}
 
@@ -30,6 +30,7 @@ local function set_fields(s, fields, replace)
             changed = true
         end
     end
+    raised[s.sku] = s.durability ~= '' and s.durability or nil
     if changed then touch_sku(s) end
     return changed
 end

@@ -204,6 +204,7 @@ class Crowd:
             "opens_at_ms": [None, now_ms - 5, now_ms + 5],
             "closes_at_ms": [None, now_ms + 5, now_ms + 20, now_ms + 600_000],
             "partition_key": [None, "drop"],
+            "durability": [None, "memory", "disk"],
             "pools": [{"default": {"safety_stock": 1}}, {"eu": {"oversell_allowance": 2, "safety_stock": 0}}, {}],
         }
         fields = {name: self.random.choice(values) for name, values in choices.items() if self.random.random() < 0.25}

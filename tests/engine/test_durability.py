@@ -8,10 +8,11 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from flashhold import Applied, Engine, EngineOptions, Line
+from flashhold import Applied, Engine, EngineOptions, Line, Refused
 from flashhold.domain.errors import NotDurable
 from flashhold.embedded.child import Child
 from flashhold.engine.durability import Durability
+from tests.conftest import REDIS_BINARIES
 
 SHOE = [Line("shoe", 1)]
 Start = Callable[..., tuple[Child, str]]
@@ -115,3 +116,72 @@ async def test_level_ledger_without_a_way_to_ask_acknowledges_nothing(one_redis_
         await engine.install()
         with pytest.raises(NotDurable):
             await engine.move("receipt", "shoe", 5, key="stock")
+
+
+class Gate:
+    """A ledger that says of every place that it has it, once it is told to; and what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.open = asyncio.Event()
+
+    async def reached(self, _: str, __: int, seq: int) -> None:
+        self.asked.append(seq)
+        await self.open.wait()
+
+
+async def test_a_policy_raises_the_level_of_its_sku_only(redis_url: str) -> None:
+    """Who buys the precious SKU waits for the ledger, in the same batch as one who does not; replays as well."""
+    gate = Gate()
+    options = EngineOptions(ledger_gate=gate.reached, reply_timeout_ms=5_000)
+    async with await Engine.connect(redis_url, options=options) as engine:
+        await engine.install()
+        await engine.move("receipt", "shoe", 5, key="stock")
+        await engine.move("receipt", "watch", 1, key="stock of watches")
+        setting = asyncio.create_task(engine.set_policy("watch", {"durability": "ledger"}, replace=False))
+        while not gate.asked:  # noqa: ASYNC110  # the policy itself is as durable as it asks for
+            await asyncio.sleep(0.005)
+        precious = asyncio.create_task(engine.hold(key="watch", lines=[Line("watch", 1)]))
+        refused = asyncio.create_task(engine.hold(key="late", lines=[Line("watch", 1)]))
+        ordinary = await engine.hold(key="shoe", lines=SHOE)
+        assert isinstance(ordinary, Applied)
+        await asyncio.sleep(0.05)
+        assert not precious.done() and not refused.done() and not setting.done()
+        gate.open.set()
+        made = await precious
+        assert isinstance(made, Applied) and isinstance(await refused, Refused)
+        asked = len(gate.asked)
+        assert (await engine.hold(key="watch", lines=[Line("watch", 1)])).replayed
+        paid = await engine.commit(made.value.id)
+        assert isinstance(paid, Applied) and paid.value.state.label == "committed"
+        assert len(gate.asked) == asked + 2
+        ruled = await setting
+        assert isinstance(ruled, Applied) and ruled.value.durability == "ledger"
+
+
+async def test_a_policy_lowers_nothing(start_redis: Start) -> None:
+    """A SKU that asks for less than the deployment gets what the deployment promises."""
+    _, url = start_redis()
+    async with await Engine.connect(url, options=EngineOptions(durability=Durability.MEMORY)) as engine:
+        await engine.install()
+        await engine.set_policy("shoe", {"durability": "memory"}, replace=False)
+    async with await Engine.connect(url, options=_options()) as engine:
+        with pytest.raises(NotDurable):
+            await engine.move("receipt", "shoe", 5, key="stock")
+
+
+@pytest.mark.parametrize("kind", list(REDIS_BINARIES))
+async def test_disk_for_one_sku_where_the_server_syncs_now_and_then(kind: str, start_redis: Start) -> None:
+    """Valkey is asked for its fsync; Redis 7.0 cannot be, so that nothing is acknowledged there."""
+    _, url = start_redis(binary=REDIS_BINARIES[kind], settings={"appendfsync": "everysec"})
+    options = EngineOptions(durability=Durability.MEMORY, reply_timeout_ms=3_000)
+    async with await Engine.connect(url, options=options) as engine:
+        await engine.install()
+        assert isinstance(await engine.move("receipt", "shoe", 5, key="stock"), Applied)
+        setting = engine.set_policy("shoe", {"durability": "disk"}, replace=False)
+        if kind.startswith("valkey"):
+            await setting
+            assert isinstance(await engine.hold(key="cart", lines=SHOE), Applied)
+        else:
+            with pytest.raises(NotDurable):
+                await setting

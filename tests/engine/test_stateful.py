@@ -101,6 +101,7 @@ rules = st.fixed_dictionaries(
         "opens_at_ms": st.sampled_from([None, -5, 5]),
         "closes_at_ms": st.sampled_from([None, 5, 1_000_000]),
         "partition_key": st.sampled_from([None, "drop"]),
+        "durability": st.sampled_from([None, "memory", "disk"]),
         "pools": st.dictionaries(st.sampled_from(["default", "eu"]), pool_rules, max_size=2),
     },
 )

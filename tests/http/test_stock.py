@@ -82,7 +82,7 @@ async def test_put_replaces_and_patch_merges(api: Api) -> None:
         "class": "shoe", "safety_stock": 1, "oversell_allowance": 2, "hold_ttl_seconds": 30,
         "hold_ttl_seconds_max": 60,
         "max_per_buyer": 2, "opens_at": "2026-01-01T00:00:00.000Z", "closes_at": "2030-01-01T00:00:00.000Z",
-        "partition_key": "drop", "pools": {"eu": {"safety_stock": 3, "oversell_allowance": 0}},
+        "partition_key": "drop", "durability": None, "pools": {"eu": {"safety_stock": 3, "oversell_allowance": 0}},
     }  # fmt: skip
     first = await api.client.put(path, json=policy)
     assert first.status_code == 201

@@ -17,6 +17,7 @@ POLICY_FIELDS = (
     "opens_at_ms",
     "closes_at_ms",
     "partition_key",
+    "durability",
 )
 
 

@@ -66,7 +66,7 @@ class Move(NamedTuple):
 
 class SetPolicy(NamedTuple):
     """Replace or merge a SKU's policy. `fields`: contract names with times and ttls in ms (`hold_ttl_ms`,
-    `hold_ttl_max_ms`, `opens_at_ms`, `closes_at_ms`, `class`, `max_per_buyer`, `partition_key`, `pools`:
+    `hold_ttl_max_ms`, `opens_at_ms`, `closes_at_ms`, `class`, `max_per_buyer`, `partition_key`, `durability`, `pools`:
     {pool: {safety_stock, oversell_allowance}}); a field given as None is unset."""
 
     sku: str

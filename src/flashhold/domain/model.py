@@ -106,6 +106,7 @@ class Policy(NamedTuple):
     opens_at_ms: int | None
     closes_at_ms: int | None
     partition_key: str | None
+    durability: str | None
     pools: dict[str, PoolPolicy]
     created: bool
     """True in the answer to the command that made the SKU known."""

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from flashhold.domain import commands
 from flashhold.domain.commands import Command
-from flashhold.domain.errors import FlashHoldError, Overloaded, StoreUnavailable
+from flashhold.domain.errors import FlashHoldError, NotDurable, Overloaded, StoreUnavailable
 from flashhold.domain.outcomes import Outcome
 from flashhold.engine.codec import Moment, unpack
 from flashhold.engine.connection import ServerError
-from flashhold.engine.durability import Durability, in_ledger, replicated
+from flashhold.engine.durability import Durability, in_ledger, on_disk, replicated
 from flashhold.engine.link import Link
 from flashhold.engine.options import EngineOptions
-from flashhold.engine.runs import Encoded, decode_replies, encode_batch
+from flashhold.engine.runs import Encoded, decode_replies, encode_batch, levels_asked
 
 FREEING = (commands.Commit, commands.Release, commands.Sweep, commands.ReadHold, commands.ReadStock)
 """Verbs that give stock or memory back: they must run when the server is out of memory."""
@@ -44,6 +44,13 @@ class Flight(NamedTuple):
     again: bool = False
 
 
+class Answered(NamedTuple):
+    """A request and what its commands have come to; None: not decided yet."""
+
+    request: Request
+    outcomes: list[Outcome[Any] | None]
+
+
 class Batcher:
     """Gathers requests, sends batches, hands outcomes back."""
 
@@ -53,7 +60,7 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Request] = deque()
         self._in_flight = 0
-        self._in_flight_to_ledger: set[asyncio.Task[None]] = set()
+        self._confirming: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._nonces = itertools.count(1)
         self._idle = asyncio.Event()
@@ -185,46 +192,73 @@ class Batcher:
                 self._idle.set()
 
     def _settle(self, flight: Flight, reply: Sequence[Any]) -> None:
-        echoed, now_ms, epoch, seq, chain, replies = reply
+        echoed, now_ms, epoch, seq, chain, raised, replies = reply
         if echoed != flight.nonce:
             self._link.abort("a reply came that belongs to another batch")
             raise StoreUnavailable("the outcome is unknown: a reply came that belongs to another batch")
-        moment = Moment(self._options.partition, now_ms, epoch, seq, chain)
+        moment = Moment(self._options.partition, now_ms, epoch, seq, chain, raised)
         self._link.seen(epoch, seq)
         outcomes = decode_replies(flight.commands, flight.encoded.parts, replies, moment)
-        if self._options.durability == Durability.LEDGER:
-            self._confirm(flight.requests, outcomes, moment)
-        else:
-            self._tell(flight.requests, outcomes)
+        by_level: dict[Durability, list[Answered]] = {}
+        at = 0
+        for request in flight.requests:
+            count = len(request.commands)
+            mine = outcomes[at : at + count] if count < len(outcomes) else outcomes
+            at += count
+            level = self._options.durability if not raised else self._level_of(mine, raised)
+            by_level.setdefault(level, []).append(Answered(request, mine))
+        for level, answered in by_level.items():
+            if self._is_met(level):
+                self._tell(answered)
+            else:
+                self._confirm(level, answered, moment)
 
-    def _confirm(self, requests: list[Request], outcomes: list[Outcome[Any] | None], moment: Moment) -> None:
-        """Tells the outcomes once the ledger has all that the partition had decided by then: replays wait as well."""
+    def _level_of(self, outcomes: Sequence[Outcome[Any] | None], raised: dict[str, str]) -> Durability:
+        """The deployment's level, or a higher one that the policy of an outcome's SKU asks for."""
+        levels = [Durability(level) for outcome in outcomes for level in levels_asked(outcome, raised)]
+        return max([self._options.durability, *levels], key=lambda level: level.rank)
+
+    def _is_met(self, level: Durability) -> bool:
+        """Whether the reply has come no earlier than the level allows: the rest has to be confirmed."""
+        if level == Durability.DISK:
+            return self._link.fsyncs
+        return level == Durability.MEMORY or (level == Durability.REPLICA == self._options.durability)
+
+    def _confirm(self, level: Durability, answered: list[Answered], moment: Moment) -> None:
+        """Tells the outcomes once the stores have confirmed all that the partition had decided by then: a replay waits
+        as the first answer did."""
 
         async def confirm() -> None:
             try:
-                place = (moment.partition, moment.epoch, moment.seq)
-                await in_ledger(self._options.ledger_gate, place, self._timeout_s)
+                async with asyncio.timeout(self._timeout_s):
+                    await self._confirmed(level, moment)
+            except TimeoutError:
+                _fail([one.request for one in answered], NotDurable("the stores have not confirmed the write in time"))
             except FlashHoldError as error:
-                _fail(requests, error)
+                _fail([one.request for one in answered], error)
             except Exception as error:
-                _fail(requests, error)
+                _fail([one.request for one in answered], error)
                 raise
             else:
-                self._tell(requests, outcomes)
+                self._tell(answered)
             finally:
-                self._in_flight_to_ledger.discard(task)
+                self._confirming.discard(task)
                 if not self._in_flight:
                     self._idle.set()
 
         task = self._loop.create_task(confirm())
-        self._in_flight_to_ledger.add(task)
+        self._confirming.add(task)
 
-    def _tell(self, requests: list[Request], outcomes: list[Outcome[Any] | None]) -> None:
-        at = 0
-        for request in requests:
-            count = len(request.commands)
-            mine = outcomes[at : at + count] if count < len(outcomes) else outcomes
-            at += count
+    async def _confirmed(self, level: Durability, moment: Moment) -> None:
+        if level in (Durability.DISK, Durability.REPLICA) and not self._link.fsyncs:
+            on_disk(await self._link.wait_for_disk())
+        if level == Durability.REPLICA:
+            replicated(await self._link.wait_for_replica())
+        if level == Durability.LEDGER:
+            await in_ledger(self._options.ledger_gate, moment.partition, moment.epoch, moment.seq)
+
+    def _tell(self, answered: list[Answered]) -> None:
+        for request, mine in answered:
             if request.future.done():
                 continue
             if None in mine:
@@ -287,7 +321,7 @@ class Batcher:
 
     async def drain(self) -> None:
         """Waits until nothing is waiting or in flight."""
-        while self._in_flight or self._in_flight_to_ledger or (self._waiting and self._link.ready):
+        while self._in_flight or self._confirming or (self._waiting and self._link.ready):
             self._idle.clear()
             await self._idle.wait()
 

@@ -32,6 +32,8 @@ class Moment(NamedTuple):
     epoch: int
     seq: int
     chain: str
+    raised: dict[str, str] | bool = False
+    """Durability that policies ask for, by SKU; False where none of the batch's SKUs asks."""
 
 
 def flat_lines(lines: Sequence[Line]) -> Sequence[str | int]:
@@ -158,7 +160,7 @@ def _detail(wire: dict[str, Any]) -> dict[str, Any]:
 
 def _held_partly(command: commands.Hold, digest: str, reply: Sequence[Any], moment: Moment) -> model.Hold:
     _, seq, expires_ms, granted = reply
-    partition, now_ms, epoch, _, _ = moment
+    partition, now_ms, epoch = moment[:3]
     lines = tuple(
         HoldLine(sku, pool, quantity, 0, 0, requested)
         for (sku, requested, pool), quantity in zip(command.lines, granted, strict=True)
@@ -203,7 +205,8 @@ def policy(sku: str, details: dict[str, Any], created: bool, partition: str, epo
     said = details.get
     return model.Policy(
         sku, said("class"), said("hold_ttl_ms"), said("hold_ttl_max_ms"), said("max_per_buyer"), said("opens_at_ms"),
-        said("closes_at_ms"), said("partition_key"), pools, created, partition, epoch, seq, details["counted"],
+        said("closes_at_ms"), said("partition_key"), said("durability"), pools, created, partition, epoch,
+        seq, details["counted"],
     )  # fmt: skip
 
 

@@ -1,6 +1,5 @@
 """What an acknowledgement promises, and whether the stores at hand can keep it."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Any
@@ -21,6 +20,14 @@ class Durability(StrEnum):
     REPLICA = "replica"
     LEDGER = "ledger"
 
+    @property
+    def rank(self) -> int:
+        """The higher, the more an acknowledgement survives."""
+        return _RANKS[self]
+
+
+_RANKS = {level: rank for rank, level in enumerate(Durability)}
+
 
 def require(level: Durability, settings: dict[str, str]) -> None:
     """Raises NotDurable unless a server with these settings (`CONFIG GET append*`) can keep its part of the promise.
@@ -31,10 +38,23 @@ def require(level: Durability, settings: dict[str, str]) -> None:
         return
     if settings.get("appendonly") != "yes":
         raise NotDurable(f"level {level} needs appendonly yes: run CONFIG SET appendonly yes, then restart FlashHold")
-    if settings.get("appendfsync") != "always":
+    if not fsyncs(settings):
         raise NotDurable(
             f"level {level} needs appendfsync always, but it is {settings.get('appendfsync')}: acknowledged holds of "
             "the last second or more would be lost with the process"
+        )
+
+
+def fsyncs(settings: dict[str, str]) -> bool:
+    """Whether a server with these settings fsyncs before it answers."""
+    return settings.get("appendonly") == "yes" and settings.get("appendfsync") == "always"
+
+
+def on_disk(reply: Any) -> None:
+    """Raises NotDurable unless the reply to `WAITAOF` says that the server's disk has what this connection wrote."""
+    if not isinstance(reply, list) or reply[0] < 1:
+        raise NotDurable(
+            "the store cannot say that the write is on its disk; whether the command took effect is unknown"
         )
 
 
@@ -44,14 +64,8 @@ def replicated(replicas: Any) -> None:
         raise NotDurable("no replica has confirmed the write in time; whether the command took effect is unknown")
 
 
-async def in_ledger(gate: LedgerGate | None, place: tuple[str, int, int], timeout_s: float) -> None:
-    """Returns once the ledger has the place. Raises NotDurable when it does not in time."""
+async def in_ledger(gate: LedgerGate | None, partition: str, epoch: int, seq: int) -> None:
+    """Returns once the ledger has the place. Raises NotDurable where nobody can tell."""
     if gate is None:
         raise NotDurable("level ledger needs an engine that was told how to ask the ledger")
-    try:
-        async with asyncio.timeout(timeout_s):
-            await gate(*place)
-    except TimeoutError:
-        raise NotDurable(
-            "the ledger has not confirmed the write in time; it will, unless Redis is lost first"
-        ) from None
+    await gate(partition, epoch, seq)

@@ -33,6 +33,8 @@ class Link:
         self._keeper: asyncio.Task[None] | None = None
         self._seen = (0, 0)
         self.ready = False
+        self.fsyncs = False
+        """Whether the server has fsynced what it answers."""
         self.down: FlashHoldError | None = None
         self.on_ready: Callable[[], None] = lambda: None
         self.on_down: Callable[[FlashHoldError], None] = lambda _: None
@@ -78,6 +80,10 @@ class Link:
         """How many replicas have what this connection has written so far, once one has or the time is over. `WAIT`
         speaks of its own connection only, so it goes the way of the batches, right behind the one that it is for."""
         return self._connected().call(command_bytes("WAIT", 1, int(self._timeout_s * 900)))
+
+    def wait_for_disk(self) -> "asyncio.Future[Any]":
+        """The same for the server's own disk, where the server has `WAITAOF` (from 7.2 on): [fsynced here, …]."""
+        return self._connected().call(command_bytes("WAITAOF", 1, 0, int(self._timeout_s * 900)))
 
     async def _hope(self) -> None:
         """Waits while the connection is being made anew, for as long as a reply may take."""
@@ -157,6 +163,7 @@ class Link:
             settings = await self._timed(connection.call(command_bytes("CONFIG", "GET", "append*")))
             known = {} if isinstance(settings, ServerError) else _text_map(settings)
             durability.require(self._options.durability, known)
+            self.fsyncs = durability.fsyncs(known)
             meta = _text_map(await self._timed(connection.call(command_bytes("HGETALL", self._keys.meta))))
             if meta:
                 self._check_meta(meta)

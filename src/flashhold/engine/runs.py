@@ -4,16 +4,17 @@ A flash sale is thousands of requests that differ in key and buyer only. What th
 once; lua/verbs/hold.lua has the layouts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from flashhold.domain import model
 from flashhold.domain.commands import Command, Hold
+from flashhold.domain.entries import Entry
 from flashhold.domain.idempotency import hold_prefix, key_digests
 from flashhold.domain.model import HoldLine, HoldState
-from flashhold.domain.outcomes import Applied, Outcome
+from flashhold.domain.outcomes import Applied, Outcome, Refused
 from flashhold.engine.codec import AGAIN, HELD_NEW, Moment, Wire, decode, encode, flat_lines
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -117,7 +118,7 @@ def _stretch(
     holds: Sequence[Any], digests: Sequence[str], seq: int, expires_ms: int, moment: Moment
 ) -> list[Outcome[Any] | None]:
     """New holds, one seq after the other."""
-    partition, now_ms, epoch, _, _ = moment
+    partition, now_ms, epoch = moment[:3]
     _, lines, _, _, _, metadata = holds[0]
     held = tuple([HoldLine(sku, pool, quantity) for sku, quantity, pool in lines])
     prefix = hold_prefix(partition)
@@ -128,3 +129,18 @@ def _stretch(
         )), False))
         for at, (hold, digest) in enumerate(zip(holds, digests, strict=True), seq)
     ]  # fmt: skip
+
+
+def levels_asked(outcome: Outcome[Any] | None, raised: dict[str, str]) -> Iterable[str]:
+    """The levels that policies ask for this outcome's SKUs. A refusal does not say which it was about, so it is held to
+    all of them; what is not decided yet to none."""
+    if outcome is None:
+        return ()
+    if isinstance(outcome, Refused):
+        return raised.values()
+    value = outcome.value
+    if isinstance(value, model.Hold):
+        return [raised[line.sku] for line in value.lines if line.sku in raised]
+    if isinstance(value, Entry):
+        return [raised[change.sku] for change in value.changes if change.sku in raised]
+    return [raised[value.sku]] if getattr(value, "sku", None) in raised else ()

@@ -109,6 +109,7 @@ class PolicyFields(msgspec.Struct):
     opens_at: At | None
     closes_at: At | None
     partition_key: str | None
+    durability: str | None
     pools: dict[str, "PoolPolicyAnswer"]
 
 
@@ -216,6 +217,7 @@ def _policy_fields(policy: Policy) -> tuple[Any, ...]:
         rfc3339_or_none(policy.opens_at_ms),
         rfc3339_or_none(policy.closes_at_ms),
         policy.partition_key,
+        policy.durability,
         {name: PoolPolicyAnswer(*pool) for name, pool in sorted(policy.pools.items()) if name != DEFAULT_POOL},
     )
 

@@ -120,6 +120,7 @@ class PolicyBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True)
     opens_at: Instant | None = None
     closes_at: Instant | None = None
     partition_key: Text | None = None
+    durability: Literal["memory", "disk", "replica", "ledger"] | None = None
     pools: Annotated[dict[Text, PoolPolicyBody | None], Meta(max_length=100)] | None = None
 
 
@@ -221,6 +222,7 @@ def policy_fields(body: PolicyBody) -> dict[str, Any]:
         "opens_at_ms": _instant("opens_at", body.opens_at),
         "closes_at_ms": _instant("closes_at", body.closes_at),
         "partition_key": body.partition_key,
+        "durability": body.durability,
         "pools": _pools(body) or None,
     }
     return {name: value for name, value in fields.items() if value is not None}
