@@ -80,3 +80,11 @@ def test_a_wheel_has_the_command(installed: Path, tmp_path: Path) -> None:
     assert asked.returncode == 0, asked.stderr
     for command in ("up", "serve", "worker", "migrate", "keys", "doctor", "audit", "rehearse"):
         assert f" {command} " in asked.stdout
+
+
+def test_a_wheel_has_its_licence(installed: Path) -> None:
+    """The text of the licence that the metadata names comes along, whole."""
+    [text] = installed.parent.parent.rglob("flashhold-*.dist-info/licenses/LICENSE")
+    assert text.read_text() == (ROOT / "LICENSE").read_text()
+    assert "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION" in text.read_text()
+    assert "limitations under the License." in text.read_text()
