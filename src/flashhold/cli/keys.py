@@ -1,12 +1,12 @@
 """`flashhold keys`: make, list and revoke API keys, in the ledger's table of them."""
 
-from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flashhold.cli.reporting import FINDINGS, print_json
 from flashhold.cli.stores import DEFAULT_DATA_DIR, DataDir, Json, database_url
+from flashhold.domain.instants import milliseconds, rfc3339
 
 if TYPE_CHECKING:
     from flashhold.ledger.api_keys import KeyListed
@@ -71,7 +71,4 @@ def revoke(
 def _shown(row: "KeyListed") -> dict[str, Any]:
     """A row of the list with its times as the API writes them."""
     times = {name: getattr(row, name) for name in ("created_at", "revoked_at")}
-    return row._asdict() | {
-        name: at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else None
-        for name, at in times.items()
-    }
+    return row._asdict() | {name: rfc3339(milliseconds(at)) if at else None for name, at in times.items()}

@@ -13,9 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from flashhold.domain.entries import Entry, PoolChange
 from flashhold.domain.idempotency import parse_hold_id
+from flashhold.domain.instants import rfc3339
 from flashhold.ledger.connect import connect_async, translated
 from flashhold.ledger.folds import fold_hold
-from flashhold.ledger.pages import Positions, cursor_of, entry_json, hold_json, instant, positions_of
+from flashhold.ledger.pages import Positions, cursor_of, entry_json, hold_json, positions_of
 from flashhold.ledger.rows import HOLD_STATE_AFTER
 from flashhold.ledger.tables import API_KEYS, BATCHES, ENTRIES, HOLDS, PARTITIONS, POSTINGS
 
@@ -158,7 +159,7 @@ async def _state(connection: AsyncConnection, partition: str | None) -> tuple[li
     rows = (await connection.execute(query)).all()
     now_ms = (await connection.execute(sa.select(_NOW_MS))).scalar_one()
     complete = min((row.as_of.timestamp() for row in rows), default=0.0)
-    return [row.partition for row in rows], instant(int(complete * 1000)), now_ms
+    return [row.partition for row in rows], rfc3339(int(complete * 1000)), now_ms
 
 
 def _entry_places(partition: str, sku: str | None, hold: str | None, kind: str | None) -> Select | None:
