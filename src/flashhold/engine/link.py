@@ -1,6 +1,7 @@
 """The way to one store: connects, makes sure that it is the store we think, reconnects, and says when it is down."""
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -33,7 +34,7 @@ class Link:
         self._keeper: asyncio.Task[None] | None = None
         self._seen = (0, 0)
         self.ready = False
-        self.down: FlashHoldError | None = None
+        self._down: FlashHoldError | None = None
         self.on_ready: Callable[[], None] = lambda: None
         self.on_down: Callable[[FlashHoldError], None] = lambda _: None
         keys = (len(self._keys), *self._keys)
@@ -43,6 +44,11 @@ class Link:
             for by_source in (False, True)
         }
 
+    @property
+    def down(self) -> FlashHoldError | None:
+        # A fresh one each time: every caller that raises an error hangs its frames on it, and they would never go.
+        return None if self._down is None else copy.copy(self._down)
+
     async def open(self) -> None:
         """Makes the first connection. Raises what stands in the way; from then on reconnects by itself."""
         await self._connect()
@@ -50,8 +56,8 @@ class Link:
 
     async def close(self) -> None:
         """Ends the connection; what is in flight ends as unknown, and what comes later is refused."""
-        self.ready, self.down = False, StoreUnavailable("the engine was closed")
-        self.on_down(self.down)
+        self.ready, self._down = False, StoreUnavailable("the engine was closed")
+        self.on_down(self._down)
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -78,7 +84,7 @@ class Link:
         """Waits while the connection is being made anew, for as long as a reply may take."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout_s
-        while not self.ready and self.down is None and loop.time() < until:  # noqa: ASYNC110  # three conditions, rarely
+        while not self.ready and self._down is None and loop.time() < until:  # noqa: ASYNC110  # three conditions, rarely
             await asyncio.sleep(BACKOFF_MS[0] / 1000)
 
     def _connected(self) -> HotConnection:
@@ -155,7 +161,7 @@ class Link:
             connection.abort("the store is not what this engine needs")
             raise
         self._connection = connection
-        self.ready, self.down = True, None
+        self.ready, self._down = True, None
         self.on_ready()
 
     def _refuse_lost_tail(self, meta: dict[str, str]) -> None:
@@ -186,7 +192,7 @@ class Link:
                     await self._connect()
                 except FlashHoldError as error:
                     if isinstance(error, Recovering) or asyncio.get_running_loop().time() - lost_at > self._timeout_s:
-                        self.down = error
+                        self._down = error
                         self.on_down(error)
                     await asyncio.sleep(BACKOFF_MS[min(attempt, len(BACKOFF_MS) - 1)] / 1000)
                     attempt += 1
