@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 import redis
 
+from flashhold import Engine
 from flashhold.embedded.binaries import RedisBinary, redis_binaries
 from flashhold.embedded.child import Child
 from flashhold.embedded.servers import PostgresServer, RedisServer
@@ -157,8 +158,6 @@ def _execute(postgres: PostgresServer, statement: str) -> None:
 @pytest_asyncio.fixture
 async def engine(redis_url: str) -> AsyncIterator[Any]:
     """An engine on an empty, installed partition."""
-    from flashhold import Engine  # noqa: PLC0415
-
     async with await Engine.connect(redis_url) as connected:
         await connected.install()
         yield connected
