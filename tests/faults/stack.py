@@ -1,4 +1,4 @@
-"""A running deployment to torment: stores, API and worker, each a process of its own that is started again when it dies.
+"""A running deployment to torment: stores, API and worker, each a process that is started again when it dies.
 
 Two kinds. `UpStack` is the product's own `flashhold up`. `OwnStack` runs the same parts with the product's own `Child`,
 but starts a dead one at once instead of after a growing pause, can keep one away, and lets a proxy stand before a
@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +123,8 @@ class UpStack(Stack):
 
     def stop(self) -> None:
         if self._up.process is not None and self._up.process.poll() is None:
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 self._up.stop()
-            except subprocess.TimeoutExpired:
-                pass
         self._up.kill_everything()
 
 
