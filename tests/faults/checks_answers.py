@@ -6,7 +6,7 @@ from typing import Any
 
 from flashhold.domain.entries import BUCKETS, Entry
 from tests.faults.books import COMMITTED, DAMAGED, HELD, IN_TRANSIT, Books, Claim
-from tests.faults.checks_causes import asked_otherwise, wanted
+from tests.faults.checks_causes import sold_otherwise, wanted
 from tests.faults.index import APPLIED, READ, Call
 
 Found = tuple[str, str] | None
@@ -62,9 +62,8 @@ def _acknowledged(books: Books, call: Call, keyed: dict[str, tuple[str, int, int
             wrong = f"about {call.body.get('id')}, asked for {named}, the entry is of {entry.hold}"
     if wrong:
         return "answer-differs", wrong
-    if entry.idempotency_key != call.key and call.verb == "commit":
-        repeated = asked_otherwise(books, call.request, entry)
-        return ("not-as-asked", repeated) if repeated else None
+    if call.verb == "commit" and (other := sold_otherwise(books, call.request, entry)):
+        return "not-as-asked", other  # also where the hold was sold at another call's request
     return None
 
 

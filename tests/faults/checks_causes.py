@@ -29,7 +29,7 @@ def check_cause(books: Books, index: Index, verdict: Verdict, entry: Entry) -> C
 
 
 def asked_otherwise(books: Books, request: dict[str, Any], entry: Entry) -> str | None:
-    """In what the entry is not what the request of its verb means; None where it is."""
+    """In what the entry is not what the request of its verb, which caused it, means; None where it is."""
     if entry.kind in MOVEMENT_KINDS:
         return _moved_otherwise(request, entry)
     if entry.kind != "hold" and request.get("hold") != entry.hold:
@@ -39,7 +39,9 @@ def asked_otherwise(books: Books, request: dict[str, Any], entry: Entry) -> str 
         case "hold":
             return _held_otherwise(request, lines or {}, entry)
         case "commit":
-            return _sold_otherwise(books, request, lines, entry)
+            if (entry.details or {}).get("reacquired") and request.get("if_expired") != "reacquire":
+                return "an expired hold, and not to take it again"
+            return sold_otherwise(books, request, entry)
         case "release":
             same = request.get("reason") == entry.reason
             return None if same else f"reason {request.get('reason')!r}, the entry has {entry.reason!r}"
@@ -77,15 +79,19 @@ def _held_otherwise(request: dict[str, Any], lines: dict[Pool, int], entry: Entr
     return None if held == lines else f"lines {lines}, the entry holds {held}"
 
 
-def _sold_otherwise(books: Books, request: dict[str, Any], lines: dict[Pool, int] | None, entry: Entry) -> str | None:
+def sold_otherwise(books: Books, request: dict[str, Any], entry: Entry) -> str | None:
+    """In what a commit's entry is not the sale that the request means, whichever request caused it."""
     if request.get("reference") != entry.reference:
         return f"reference {request.get('reference')!r}, the entry has {entry.reference!r}"
-    if (entry.details or {}).get("reacquired") and request.get("if_expired") != "reacquire":
-        return "an expired hold, and not to take it again"
     claim = books.claims.get(entry.hold or "")
-    all_of_it = lines if claim is None else claim.units
-    asked, sold = all_of_it if lines is None else lines, moved(entry, COMMITTED)
-    return f"lines {asked}, the entry sells {sold}" if asked is not None and asked != sold else None
+    if request.get("lines") is not None:
+        asked = wanted(request["lines"])
+    elif claim is not None:
+        asked = claim.units
+    else:
+        return None
+    sold = moved(entry, COMMITTED)
+    return f"lines {asked}, the entry sells {sold}" if asked != sold else None
 
 
 def _moved_otherwise(request: dict[str, Any], entry: Entry) -> str | None:
