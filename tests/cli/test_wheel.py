@@ -78,7 +78,7 @@ def test_a_wheel_has_the_command(installed: Path, tmp_path: Path) -> None:
         [installed, "-m", "flashhold", "--help"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert asked.returncode == 0, asked.stderr
-    for command in ("up", "serve", "worker", "migrate", "keys", "doctor", "audit", "rehearse"):
+    for command in ("up", "serve", "worker", "migrate", "keys", "doctor", "audit", "resume", "rehearse"):
         assert f" {command} " in asked.stdout
 
 

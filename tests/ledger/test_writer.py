@@ -170,7 +170,11 @@ def test_nobody_writes_a_halted_partition(database_url: str, two: tuple[LedgerWr
     first.hand_over(lease)
     seen = second.claim()
     assert seen is not None and seen.halted == "a fork"
-    assert second.resume() and not second.resume()
+    standing = second.standing()
+    assert standing is not None and standing.halted == "a fork"
+    assert not second.resume(standing._replace(halted="another reason"))
+    assert not second.resume(standing._replace(cursor=standing.cursor._replace(seq=1)))
+    assert second.resume(standing) and not second.resume(standing)
     write(second, seen, batch(1), receipt(1))
     assert rows(database_url, "SELECT seq FROM entries") == [(1,)]
 

@@ -18,6 +18,7 @@ from flashhold.embedded.servers import PostgresServer
 from flashhold.engine.journal import Journal
 from flashhold.ledger.writer import LedgerWriter
 from flashhold.services.gauges import WorkerGauges
+from flashhold.services.resume import resume
 from flashhold.services.write_behind import STEPS, WriteBehind, WriteBehindOptions
 from tests.ledger.journals import HandJournal, committed, entry, held, id_of, receipt
 from tests.ledger.tables import contents, rows
@@ -317,7 +318,7 @@ def test_an_entry_that_cannot_be_placed_halts_and_leaves_nothing_of_its_batch(
 
 
 def test_after_someone_has_looked_it_goes_on(journal: HandJournal, make: Make, database_url: str) -> None:
-    """`resume` lets a partition go on whose cause is gone; it starts exactly where it stopped."""
+    """A partition whose cause is gone goes on exactly where it stopped."""
     journal.fill(2)
     good = journal.seq
     lie = journal.put(receipt("hat", 3), chain="0" * 40)
@@ -328,7 +329,9 @@ def test_after_someone_has_looked_it_goes_on(journal: HandJournal, make: Make, d
     record = journal.client.xrange(journal.keys.journal, lie, lie)[0][1]
     journal.client.xdel(journal.keys.journal, lie)
     journal.client.xadd(journal.keys.journal, {**record, b"chain": journal.chain})
-    assert LedgerWriter(database_url, "p00", holder="someone").resume()
+    writer = LedgerWriter(database_url, "p00", holder="someone")
+    assert resume(Journal(journal.client, "p00"), writer).resumed
+    writer.close()
     assert write_behind.drain().entries == 1
     assert rows(database_url, "SELECT max(seq) FROM entries") == [(good + 1,)]
 
@@ -441,7 +444,7 @@ def test_postgres_away_loses_nothing(
         journal.fill(10)
         until(lambda: write_behind.gauges.failures.labels("postgres")._value.get() >= 2)
         until(lambda: write_behind.gauges.lag_entries._value.get() > 0)
-        assert write_behind.gauges.journal_batches._value.get() >= 11
+        until(lambda: write_behind.gauges.journal_batches._value.get() >= 11)  # it may have looked in the middle
         assert len([stream_id for stream_id in journal.ids() if stream_id > last]) == 11
     until(lambda: rows(database_url, "SELECT seq FROM partitions") == [(journal.seq,)])
     assert rows(database_url, "SELECT count(*), count(DISTINCT seq) FROM entries") == [(journal.seq, journal.seq)]
