@@ -22,6 +22,7 @@ from flashhold.embedded.binaries import RedisBinary, redis_binaries
 from flashhold.embedded.child import Child
 from flashhold.embedded.servers import PostgresServer, RedisServer
 from flashhold.ledger import upgrade
+from tests.ledger.journals import HandJournal
 
 REDIS_BINARIES = {f"{binary.product}-{binary.version[0]}": binary for binary in redis_binaries()}
 """By the name that a test's parameter shows: `redis-7`, `valkey-9`."""
@@ -153,6 +154,14 @@ def _fresh_database(postgres: PostgresServer, template: str) -> Iterator[str]:
 def _execute(postgres: PostgresServer, statement: str) -> None:
     with psycopg.connect(postgres.database_url("postgres"), autocommit=True) as connection:
         connection.execute(statement)
+
+
+@pytest.fixture
+def journal(one_redis_url: str) -> Iterator[HandJournal]:
+    """An empty hand-made journal."""
+    made = HandJournal(one_redis_url)
+    yield made
+    made.close()
 
 
 @pytest_asyncio.fixture

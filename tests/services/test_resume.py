@@ -23,9 +23,8 @@ Repair = Callable[[], None]
 class Stopped:
     """A journal whose batch behind the good ones cannot be written, and a write-behind that has stopped at it."""
 
-    def __init__(self, one_redis_url: str, database_url: str) -> None:
-        self.url, self.database_url = one_redis_url, database_url
-        self.journal = HandJournal(one_redis_url)
+    def __init__(self, journal: HandJournal, redis_url: str, database_url: str) -> None:
+        self.journal, self.url, self.database_url = journal, redis_url, database_url
         self.journal.fill(3)
         self.good = self.journal.seq
         self.writing = WriteBehind(
@@ -62,17 +61,13 @@ class Stopped:
         command = [sys.executable, "-m", "flashhold", "resume", *words]
         return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
 
-    def close(self) -> None:
-        self.writing.close()
-        self.journal.close()
-
 
 @pytest.fixture
-def stopped(one_redis_url: str, database_url: str) -> Iterator[Stopped]:
+def stopped(journal: HandJournal, one_redis_url: str, database_url: str) -> Iterator[Stopped]:
     """Three good batches; the test adds the bad one."""
-    made = Stopped(one_redis_url, database_url)
+    made = Stopped(journal, one_redis_url, database_url)
     yield made
-    made.close()
+    made.writing.close()
 
 
 def broken_chain(stopped: Stopped) -> Repair:

@@ -31,14 +31,6 @@ Make = Callable[..., WriteBehind]
 
 
 @pytest.fixture
-def journal(one_redis_url: str) -> Iterator[HandJournal]:
-    """An empty hand-made journal."""
-    made = HandJournal(one_redis_url)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def make(one_redis_url: str, database_url: str) -> Iterator[Make]:
     """Makes write-behinds between the two stores: `make(holder, lease_ms=…, option=…)`."""
     made: list[WriteBehind] = []
@@ -89,6 +81,15 @@ def halted(database_url: str) -> str | None:
     """Why the partition is stopped."""
     found: str | None = rows(database_url, "SELECT halted FROM partitions")[0][0]
     return found
+
+
+def run_into(write_behind: WriteBehind, database_url: str) -> str:
+    """Turn until the partition stops; why it did."""
+    for _ in range(20):
+        write_behind.turn(block=False)
+    said = halted(database_url)
+    assert said is not None, "it did not stop"
+    return said
 
 
 def until(what: Callable[[], bool], seconds: float = 20) -> None:
@@ -236,10 +237,8 @@ def test_a_batch_that_cannot_follow_halts_the_partition(
     stream_id = journal.put(receipt("hat", 3), **wrong)
     journal.put(receipt("cap", 3))
     write_behind = make()
-    for _ in range(12):
-        write_behind.turn(block=False)
-    said = halted(database_url)
-    assert said is not None and reason in said and stream_id in said
+    said = run_into(write_behind, database_url)
+    assert reason in said and stream_id in said
     assert rows(database_url, "SELECT max(seq), count(*) FROM entries") == [(good, good)]
     assert write_behind.gauges.halted._value.get() == 1
     again = make("again")
@@ -265,10 +264,8 @@ def test_a_payload_that_cannot_be_read_halts_the_partition(
     good = journal.seq
     journal.put_payload(payload, 1)
     write_behind = make()
-    for _ in range(6):
-        write_behind.turn(block=False)
-    said = halted(database_url)
-    assert said is not None and reason in said
+    said = run_into(write_behind, database_url)
+    assert reason in said
     assert rows(database_url, "SELECT max(seq) FROM entries") == [(good,)]
 
 
@@ -281,10 +278,8 @@ def test_a_poisonous_entry_halts_and_all_before_it_are_kept(
     journal.put(committed(good + 77, "shoe"))
     journal.put(receipt("cap", 3))
     write_behind = make()
-    for _ in range(12):
-        write_behind.turn(block=False)
-    said = halted(database_url)
-    assert said is not None and f"1/{good + 1}" in said
+    said = run_into(write_behind, database_url)
+    assert f"1/{good + 1}" in said
     assert rows(database_url, "SELECT max(seq) FROM entries") == [(good,)]
 
 
@@ -308,9 +303,7 @@ def test_an_entry_that_cannot_be_placed_halts_and_leaves_nothing_of_its_batch(
     good = journal.seq
     journal.put(receipt("hat", 3), receipt("shoe", 1), UNPLACEABLE[unplaceable], receipt("cap", 3))
     write_behind = make()
-    for _ in range(12):
-        write_behind.turn(block=False)
-    assert halted(database_url) is not None
+    assert run_into(write_behind, database_url)
     assert rows(database_url, "SELECT max(seq), count(*) FROM entries") == [(good, good)]
     assert rows(database_url, "SELECT count(*) FROM batches") == [(5,)]
     assert rows(database_url, "SELECT count(*) FROM postings WHERE seq > %s", good) == [(0,)]
@@ -323,9 +316,7 @@ def test_after_someone_has_looked_it_goes_on(journal: HandJournal, make: Make, d
     good = journal.seq
     lie = journal.put(receipt("hat", 3), chain="0" * 40)
     write_behind = make()
-    for _ in range(6):
-        write_behind.turn(block=False)
-    assert halted(database_url)
+    assert run_into(write_behind, database_url)
     record = journal.client.xrange(journal.keys.journal, lie, lie)[0][1]
     journal.client.xdel(journal.keys.journal, lie)
     journal.client.xadd(journal.keys.journal, {**record, b"chain": journal.chain})
@@ -341,10 +332,8 @@ def test_a_record_that_no_script_wrote_halts_the_partition(journal: HandJournal,
     journal.fill(3)
     journal.client.xadd(journal.keys.journal, {"hello": "world"})
     write_behind = make()
-    for _ in range(20):
-        write_behind.turn(block=False)
-    said = halted(database_url)
-    assert said is not None and "no script wrote" in said
+    said = run_into(write_behind, database_url)
+    assert "no script wrote" in said
     assert rows(database_url, "SELECT max(seq) FROM entries") == [(journal.seq,)]
 
 
