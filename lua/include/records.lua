@@ -88,7 +88,7 @@ local function flush_records(head)
         values[#values + 1] = r.digest
         if r.state == REMEMBERED then
             -- A remembered movement answers with the chain of its batch, known only now.
-            if r.reply[1] == ENTRY then r.reply[7] = head end
+            if r.reply[1] == ENTRY and not r.reply[7] then r.reply[7] = head end
             values[#values + 1] = pack({REMEMBERED, r.fingerprint, r.hold, r.reply})
         else
             values[#values + 1] = encode_record(r)

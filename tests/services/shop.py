@@ -21,9 +21,10 @@ from flashhold.services.write_behind import WriteBehind
 class Shop:
     """What a test does in it, and what it can look at."""
 
-    def __init__(self, engine: Engine, client: "redis.Redis", database_url: str) -> None:
+    def __init__(self, engine: Engine, client: "redis.Redis", url: str, database_url: str) -> None:
         self.engine = engine
         self.client = client
+        self.url = url
         self.keys = partition_keys("p00")
         self.database_url = database_url
         self.writing = WriteBehind(Journal(client, "p00"), LedgerWriter(database_url, "p00", holder="shop"))
@@ -90,7 +91,7 @@ async def open_shop(redis_url: str, database_url: str, **options: Any) -> AsyncI
     with redis.Redis.from_url(redis_url) as client:
         async with await Engine.connect(redis_url, options=chosen) as engine:
             await engine.install()
-            shop = Shop(engine, client, database_url)
+            shop = Shop(engine, client, redis_url, database_url)
             try:
                 yield shop
             finally:

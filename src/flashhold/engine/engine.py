@@ -96,6 +96,11 @@ class Engine:
         return self._options.partition
 
     @property
+    def seen(self) -> tuple[int, int]:
+        """The furthest epoch and seq that the store has shown this engine, (0, 0) before the first batch."""
+        return self._link.furthest
+
+    @property
     def waiting(self) -> int:
         """Commands that no batch has taken yet."""
         return self._batcher.waiting_commands

@@ -32,7 +32,7 @@ class Link:
         self._keys = partition_keys(options.partition)
         self._connection: HotConnection | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._seen = (0, 0)
+        self.furthest = (0, 0)
         self.ready = False
         self._down: FlashHoldError | None = None
         self.on_ready: Callable[[], None] = lambda: None
@@ -102,7 +102,7 @@ class Link:
 
     def seen(self, epoch: int, seq: int) -> None:
         """Notes a place that the store has shown: it must never fall behind it."""
-        self._seen = (epoch, seq)
+        self.furthest = (epoch, seq)
 
     def abort(self, why: str) -> None:
         """Gives the present connection up."""
@@ -167,10 +167,10 @@ class Link:
     def _refuse_lost_tail(self, meta: dict[str, str]) -> None:
         """A store that stands before what it has shown us has lost acknowledged entries: nothing is sold from it."""
         place = (int(meta.get("epoch", 0)), int(meta.get("seq", 0)))
-        if place[0] <= self._seen[0] and place < self._seen:
+        if place[0] <= self.furthest[0] and place < self.furthest:
             raise Recovering(
-                f"the store stands at epoch {place[0]}, seq {place[1]}, but it has shown epoch {self._seen[0]}, "
-                f"seq {self._seen[1]}: acknowledged entries are missing"
+                f"the store stands at epoch {place[0]}, seq {place[1]}, but it has shown epoch {self.furthest[0]}, "
+                f"seq {self.furthest[1]}: acknowledged entries are missing"
             )
 
     async def _load_scripts(self, connection: HotConnection) -> None:
