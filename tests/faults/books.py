@@ -90,8 +90,12 @@ def units_of(lines: Iterable[Any]) -> dict[Pool, int]:
 
 def moved(entry: Entry, bucket: int) -> dict[Pool, int]:
     """Net units into (or, negative, out of) one bucket by pool, zeros left out."""
+    changes = entry.changes
+    if len(changes) == 1:  # most entries, and this is asked several times of each
+        quantity = changes[0][2:][bucket]
+        return {(changes[0].sku, changes[0].pool): quantity} if quantity else {}
     units: dict[Pool, int] = {}
-    for change in entry.changes:
+    for change in changes:
         quantity = change[2:][bucket]
         if quantity:
             units[change.sku, change.pool] = units.get((change.sku, change.pool), 0) + quantity

@@ -7,9 +7,10 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from flashhold.domain.entries import BUCKETS, Entry, PoolChange
+from flashhold.domain.entries import Entry, PoolChange
 from tests.faults.checks_answers import instant
 from tests.faults.checks_keys import meaning
+from tests.faults.simulated import Refusal, SimPool, add_up, asked_lines, entry_shown
 
 SKUS = {"p00": ("apple", "pear", "plum"), "p01": ("bolt", "nut")}
 LIMITED = "plum"
@@ -18,26 +19,6 @@ MAX_TTL_MS = 100_000
 T0_MS = 1_700_000_000_000
 
 Answer = tuple[int, bool | None, dict[str, Any]]
-
-
-class Refusal(Exception):
-    """A call is refused."""
-
-    def __init__(self, status: int, code: str, **members: Any) -> None:
-        super().__init__(code)
-        self.status = status
-        self.body = {"code": code, **members}
-
-
-class SimPool:
-    def __init__(self) -> None:
-        self.units = [0, 0, 0, 0, 0, 0]
-        self.safety, self.allowance = 0, 0
-        self.due: list[tuple[int, str]] = []
-
-    @property
-    def sellable(self) -> int:
-        return self.units[1] - self.safety + self.allowance
 
 
 class Shop:
@@ -76,11 +57,11 @@ class Shop:
         about = hold["id"] if hold else None
         entry = Entry(
             self.partition, self.epoch, self.seq, self.now, kind, facts.get("about", about), facts.get("key"), None,
-            facts.get("buyer", hold["buyer"] if hold else None), hold["expires"] if hold and about and "about" not in facts
-            else None, facts.get("reference"), facts.get("reason"), missing or None, changes, facts.get("details"), self.chain,
+            facts.get("buyer", hold["buyer"] if hold else None), hold["expires"] if hold else None,
+            facts.get("reference"), facts.get("reason"), missing or None, changes, facts.get("details"), self.chain,
         )  # fmt: skip
         self.entries.append(entry)
-        if hold is not None and "about" not in facts:
+        if hold is not None:
             hold["place"] = (self.epoch, self.seq)
         return entry
 
@@ -118,16 +99,14 @@ class Shop:
         needs = add_up(lines)
         buyer = request.get("buyer")
         if partial and not needs:
-            needs = add_up(
-                [[line["sku"], line.get("pool") or "default", line["quantity"]] for line in request["lines"]]
-            )
+            needs = add_up(asked_lines(request["lines"]))
             self.must_fit(needs)
         self.within_limit(buyer, needs)
         self.must_fit(needs)
         hold = {
             "id": f"hld_{self.partition}_{key}", "state": "held", "lines": lines, "buyer": buyer, "created": self.now,
-            "expires": self.now + request.get("ttl_seconds", 60) * 1000, "ended": None, "reference": None, "reason": None,
-            "reacquired": False, "partial": partial, "given": {},
+            "expires": self.now + request.get("ttl_seconds", 60) * 1000, "ended": None, "reference": None,
+            "reason": None, "reacquired": False, "partial": partial, "given": {},
         }  # fmt: skip
         details = {"lines": [[*line[:3], line[5]] for line in lines]} if partial else None
         moves = [(sku, pool, 0, -q, q, 0, 0, 0) for sku, pool, q, *_ in lines if q]
@@ -141,9 +120,7 @@ class Shop:
         hold = self.find(request)
         units = add_up(hold["lines"])
         lines = request.get("lines")
-        wanted = (
-            units if lines is None else add_up([[n["sku"], n.get("pool") or "default", n["quantity"]] for n in lines])
-        )
+        wanted = units if lines is None else add_up(asked_lines(lines))
         if hold["state"] == "committed":
             sold = add_up([[line[0], line[1], line[3]] for line in hold["lines"]])
             if hold["reference"] == request.get("reference") and sold == wanted:
@@ -196,7 +173,7 @@ class Shop:
     def _amend(self, key: str | None, request: dict[str, Any]) -> Answer:
         hold = self.find(request)
         self.must_be_held(hold)
-        lines = [[n["sku"], n.get("pool") or "default", n["quantity"], 0, 0, None] for n in request["lines"]]
+        lines = [[*line, 0, 0, None] for line in asked_lines(request["lines"])]
         wanted, own = add_up(lines), add_up(hold["lines"])
         more = {p: wanted.get(p, 0) - own.get(p, 0) for p in {**wanted, **own}}
         self.within_limit(hold["buyer"], more)
@@ -240,7 +217,7 @@ class Shop:
         if kind == "transfer":
             steps.append((sku, request["to_pool"], 0, q, 0, 0, 0, 0))
         facts = {name: request.get(name) for name in ("reason", "reference")}
-        if buyer is not None and request.get("hold"):
+        if buyer is not None:
             self.shares[buyer, sku] = self.shares.get((buyer, sku), 0) - q
         entry = self.write(kind, steps, None, key=key, about=request.get("hold"), buyer=buyer, **facts)
         return 201, False, entry_shown(entry)
@@ -252,7 +229,7 @@ class Shop:
         place = (request["sku"], request.get("pool") or "default")
         self.take_back(place)
         pool = self.pool(*place)
-        _, available, held, committed, damaged, in_transit = pool.units
+        available, held, committed, damaged, in_transit = pool.units[1:]
         return 200, None, {
             "sku": place[0], "pool": place[1], "on_hand": available + held + committed, "held": held,
             "committed": committed, "damaged": damaged, "in_transit": in_transit, "safety_stock": pool.safety,
@@ -349,21 +326,3 @@ class Shop:
             "reacquired": hold["reacquired"], "metadata": {}, "partition": self.partition,
             "epoch": hold["place"][0], "seq": hold["place"][1],
         }  # fmt: skip
-
-
-def add_up(lines: list[list[Any]]) -> dict[tuple[str, str], int]:
-    units: dict[tuple[str, str], int] = {}
-    for sku, pool, quantity, *_ in lines:
-        if quantity:
-            units[sku, pool] = units.get((sku, pool), 0) + quantity
-    return units
-
-
-def entry_shown(entry: Entry) -> dict[str, Any]:
-    return {
-        "partition": entry.partition, "epoch": entry.epoch, "seq": entry.seq, "at": instant(entry.at_ms),
-        "kind": entry.kind, "hold": entry.hold, "buyer": entry.buyer, "reference": entry.reference,
-        "reason": entry.reason, "idempotency_key": entry.idempotency_key, "expires_at": instant(entry.expires_at_ms),
-        "shortfall": entry.shortfall, "chain": entry.chain,
-        "postings": [posting for change in entry.changes for posting in change.postings()],
-    }  # fmt: skip

@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 from tests.faults.history import Answered, Declared, History, Invoked, Lost, Operation
-from tests.faults.simulator import LIMITED, SKUS, Shop
+from tests.faults.simulator import SKUS, Shop
 from tests.faults.views import LedgerView, StoreView
 
 Triple = tuple[History, LedgerView, list[StoreView]]
