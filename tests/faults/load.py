@@ -25,6 +25,8 @@ UNITS = 1_000_000
 HELD_MAX = 40
 """Holds that a buyer keeps in mind; an older one is left to its deadline."""
 SHORT_TTL_S = (1, 2)
+LEAVING_S = 5.0
+"""What a buyer still repeats when the crowd is asked to leave."""
 LONG_TTL_S = 3_600
 """Beyond the end of every run: what is still held then stays held, and the stores can come to rest."""
 
@@ -78,6 +80,8 @@ class Load:
         self._pause_s = buyers / rate_per_s
         self._successes: list[float] = []
         self._stopping = asyncio.Event()
+        self.leave_by: float | None = None
+        """Once it is time to leave: when the last repetitions end (`time.monotonic`)."""
         self._buyers = [_Buyer(self, f"{n}", random.Random(f"{seed}-{n}")) for n in range(buyers)]
 
     async def stock(self) -> None:
@@ -96,6 +100,7 @@ class Load:
         try:
             yield
         finally:
+            self.leave_by = time.monotonic() + LEAVING_S
             self._stopping.set()
             await asyncio.gather(*tasks)
 
@@ -275,7 +280,8 @@ class _Buyer:
         until = time.monotonic() + self.load.mix.repeat_s
         while True:
             ended = await self._call(verb, request, key)
-            if (isinstance(ended, Answered) and ended.status != 429) or time.monotonic() > until:
+            late = time.monotonic() > min(until, self.load.leave_by or until)
+            if late or (isinstance(ended, Answered) and ended.status != 429):
                 return ended
             await asyncio.sleep(self.rng.uniform(0.05, 0.3))
 

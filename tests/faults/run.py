@@ -1,7 +1,7 @@
 """Breaks a running FlashHold again and again for some minutes, and says what was lost.
 
-    python -m tests.faults.run --minutes 10
-    python -m tests.faults.run --only kill-redis --seed 1234 --rounds 1
+    make faults MINUTES=10
+    make faults ARGS="--only kill-redis --seed 1234 --rounds 1"
 
 Each round is a fresh deployment; its seed is printed and repeats what was asked and when it was broken. Exit status: 0
 nothing was found, 1 a violation, 2 usage. The histories of failed rounds stay in reports/faults/.

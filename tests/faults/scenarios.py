@@ -22,6 +22,7 @@ REFUSED_WITHIN_S = 2.0
 _REFUSED_SLACK_S = 0.7
 """For a machine of two cores that also runs the crowd."""
 LEASE_S = 15.0
+DEATHS = ("worker", "redis", "postgres", "api")
 
 
 def own(trial: Trial) -> OwnStack:
@@ -30,13 +31,13 @@ def own(trial: Trial) -> OwnStack:
     return trial.stack
 
 
-async def kills(*roles: str, trial: Trial) -> None:
-    """kill -9 of one of the roles at random moments, so many times in one load."""
+async def kills(*roles: str, trial: Trial, follow_ledger: bool = True) -> None:
+    """kill -9 of one of the roles after the other at random moments, so many times in one load."""
     for number in range(trial.times):
         await asyncio.sleep(trial.rng.uniform(0.2, 2.0))
         role = roles[number % len(roles)]
         await trial.broken(f"kill -9 {role}", partial(injectors.kill, trial.stack, role, trial.rng))
-        if role in ("worker", "postgres"):
+        if follow_ledger and role not in ("redis", "api"):
             await follow(trial)
 
 
@@ -66,14 +67,19 @@ async def all_at_once(trial: Trial) -> None:
     await follow(trial)
 
 
-async def killed_in_fsync(trial: Trial) -> None:
-    """Redis killed while its fsync takes 0.5 to 3 s: what was answered must have been on the disk before."""
+async def killed_in_fsync(
+    trial: Trial, *, delay_ms: tuple[int, int] = (500, 3000), after: tuple[float, float] = (0.3, 1.5)
+) -> None:
+    """Redis killed while its fsync takes 0.5 to 3 s: what was answered must have been on the disk before.
+
+    `after`: when it is killed, as parts of the delay.
+    """
 
     async def slow_then_dead() -> Broken:
         pid = await injectors.living(trial.stack, "redis")
-        delay_ms = trial.rng.randint(500, 3000)
-        async with injectors.strained_fsync(pid, delay_ms=delay_ms):
-            await asyncio.sleep(trial.rng.uniform(0.3, 1.5 * delay_ms / 1000))
+        chosen_ms = trial.rng.randint(*delay_ms)
+        async with injectors.strained_fsync(pid, delay_ms=chosen_ms):
+            await asyncio.sleep(trial.rng.uniform(*after) * chosen_ms / 1000)
             return await injectors.kill(trial.stack, "redis", trial.rng)
 
     for _ in range(trial.times):
@@ -136,9 +142,9 @@ async def frozen_worker(trial: Trial) -> None:
 
 
 async def many_requests(requests: int, trial: Trial) -> None:
-    """Only the setting's troubles, over so many requests, which are the trials."""
-    done = 0
-    while done < requests * trial.times:
+    """Only the setting's troubles, until so many requests have ended, which are the trials."""
+    done = trial.load.requests
+    while done < requests:
         done += 500
         await asyncio.wait_for(trial.load.done(done), 300)
         if trial.rng.random() < 0.1 and trial.proxy.proxy is not None:
@@ -165,27 +171,29 @@ async def _full(trial: Trial, probe: spoiled.Probe) -> Broken:
     return Broken("maxmemory reached", began, time.monotonic())
 
 
-def _of(torment: Callable[..., Awaitable[None]], *words: object) -> Callable[[Trial], Awaitable[None]]:
+def of(torment: Callable[..., Awaitable[None]], *words: object, **named: object) -> Callable[[Trial], Awaitable[None]]:
+    """The torment with its first arguments given."""
+
     async def with_words(trial: Trial) -> None:
-        await torment(*words, trial=trial)
+        await torment(*words, trial=trial, **named)
 
     return with_words
 
 
-_BUSY = Setting(rate_per_s=3000.0, buyers=48)
-_HTTP_TROUBLES = Troubles(drop=0.03, tear=0.005, reset=0.01, lose=0.01, delay=0.02, delay_ms_max=30)
+BUSY = Setting(rate_per_s=3000.0, buyers=48)
+HTTP_TROUBLES = Troubles(drop=0.03, tear=0.005, reset=0.01, lose=0.01, delay=0.02, delay_ms_max=30)
 _REDIS_TROUBLES = Troubles(drop=0.01, tear=0.003, reset=0.005, lose=0.005, delay=0.02, delay_ms_max=20)
 
 SCENARIOS = (
-    Scenario("kill-redis", "kill -9 of Redis", _of(kills, "redis"), seconds=40),
-    Scenario("kill-api", "kill -9 of the API", _of(kills, "api"), seconds=50),
-    Scenario("kill-worker", "kill -9 of the worker", _of(kills, "worker"), times=3, seconds=70),
-    Scenario("kill-postgres", "kill -9 of Postgres", _of(kills, "postgres"), seconds=60),
+    Scenario("kill-redis", "kill -9 of Redis", of(kills, "redis"), seconds=40),
+    Scenario("kill-api", "kill -9 of the API", of(kills, "api"), seconds=50),
+    Scenario("kill-worker", "kill -9 of the worker", of(kills, "worker"), times=3, seconds=70),
+    Scenario("kill-postgres", "kill -9 of Postgres", of(kills, "postgres"), seconds=60),
     Scenario("kill-everything", "kill -9 of all four at once", all_at_once, times=3, target=20, seconds=60),
     Scenario(
         "kill-under-up",
         "kill -9 of each under `flashhold up`",
-        _of(kills, "redis", "api", "worker", "postgres"),
+        of(kills, *DEATHS),
         Setting(stack=UpStack),
         times=4,
         target=20,
@@ -193,49 +201,45 @@ SCENARIOS = (
     ),
     Scenario("slow-fsync", "kill -9 of Redis, fsync 0.5-3 s", killed_in_fsync, times=5, target=20, seconds=60),
     Scenario("failing-fsync", "fsync fails (EIO, ENOSPC)", failing_fsync, times=3, target=10, seconds=40),
-    Scenario("postgres-away", "Postgres away 20 s", _of(postgres_away, 20.0), times=1, target=6, seconds=50),
-    Scenario("postgres-away-long", "Postgres away 5 min", _of(postgres_away, 300.0), times=1, target=3, seconds=340),
+    Scenario("postgres-away", "Postgres away 20 s", of(postgres_away, 20.0), times=1, target=6, seconds=50),
+    Scenario("postgres-away-long", "Postgres away 5 min", of(postgres_away, 300.0), times=1, target=3, seconds=340),
     Scenario("redis-hangs", "SIGSTOP of Redis, 2.5-6 s", frozen_store, times=4, target=20, seconds=50),
     Scenario(
         "replies-dropped",
         "replies to clients dropped, torn, reset",
-        _of(many_requests, 5000),
-        replace(_BUSY, before_api=_HTTP_TROUBLES),
-        times=4,
+        of(many_requests, 20_000),
+        replace(BUSY, before_api=HTTP_TROUBLES),
         target=100_000,
         seconds=60,
     ),
     Scenario(
         "redis-replies-dropped",
         "replies of Redis dropped, torn, reset",
-        _of(many_requests, 2500),
-        replace(_BUSY, before_redis=_REDIS_TROUBLES),
-        times=4,
+        of(many_requests, 10_000),
+        replace(BUSY, before_redis=_REDIS_TROUBLES),
         target=100_000,
         seconds=60,
     ),
     Scenario(
         "sent-at-once",
         "each request sent 2-5 times at once",
-        _of(many_requests, 5000),
-        replace(_BUSY, mix=Mix(at_once=1.0)),
-        times=4,
+        of(many_requests, 20_000),
+        replace(BUSY, mix=Mix(at_once=1.0)),
         target=100_000,
         seconds=60,
     ),
     Scenario(
         "cancelled",
         "clients give up and ask again",
-        _of(many_requests, 5000),
-        replace(_BUSY, mix=Mix(at_once=0.0, cancelled=0.8)),
-        times=4,
+        of(many_requests, 20_000),
+        replace(BUSY, mix=Mix(at_once=0.0, cancelled=0.8)),
         target=100_000,
         seconds=60,
     ),
     Scenario(
         "two-workers",
         "kill -9 of one of two workers",
-        _of(kills, "worker", "worker2"),
+        of(kills, "worker", "worker2"),
         Setting(workers=2),
         times=4,
         target=20,

@@ -109,7 +109,7 @@ async def closed_until_rebuilt(trial: Trial, broken: Broken) -> None:
             trial.outcome.recovery_s = first - broken.back_at
     else:
         trial.note("closed and not rebuilt")
-        trial.judged = False
+        trial.store_stands = False
 
 
 async def _watch_pages(trial: Trial, seconds: float) -> list[str]:
@@ -142,7 +142,6 @@ def _epoch(trial: Trial) -> int:
 async def foreign(spoil: Callable[[Trial], Awaitable[None]], trial: Trial) -> None:
     """Somebody else writes: found within a minute without anybody asking, the partition closed, the audit not clean."""
     trial.judged = False
-    trial.level = "memory"
     await asyncio.sleep(trial.rng.uniform(1.5, 3.0))
     with trial.history.fault("foreign write"):
         await spoil(trial)

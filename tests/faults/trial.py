@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,11 @@ class Trial:
     """What the faults leave of the promise; `memory` where one is beyond what the deployment's level survives."""
     ledger_behind_s: float = 0.0
     """The longest that the ledger took to come after."""
+    store_stands: bool = True
+    """Whether the store serves at the end, so that its counters and the audit count."""
     judged: bool = True
-    """Whether stores and history must agree at the end; a scenario that spoils the stores judges by itself."""
+    """Whether the history must be true at the end; where somebody else has written, answers before that was found are
+    not, and the scenario judges by itself."""
 
     async def broken(self, what: str, step: Callable[[], Awaitable[Broken]]) -> Broken:
         """Carry the fault out, wait until the API acknowledges changes again; counts a trial and its recovery."""
@@ -131,9 +134,9 @@ class Trial:
 
     async def judge(self) -> None:
         """Hold history, ledger and store against each other, then let the product audit itself."""
-        store = await _store_of(self.stack) if self.judged else None
+        store = await _store_of(self.stack) if self.store_stands else None
         await asyncio.to_thread(self._check, store)
-        if self.judged:
+        if self.store_stands:
             status, report = await asyncio.to_thread(self.stack.command, "audit")
             if status != 0:
                 self.wrong(f"flashhold audit ends with {status}: {str(report)[:2000]}")
@@ -182,6 +185,8 @@ class Setting:
     """How a scenario's deployment and its load are made. `before_api`, `before_redis`: troubles of a proxy there."""
 
     mix: Mix = field(default_factory=Mix)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    redis_settings: Mapping[str, str] = field(default_factory=dict)
     buyers: int = 16
     rate_per_s: float = 300.0
     workers: int = 1
@@ -195,9 +200,15 @@ def _deployed(setting: Setting, data_dir: Path, proxy: ProxyThread) -> Stack:
     if setting.stack is not None:
         return setting.stack(data_dir)
     # Two HTTP processes: what one of them knows, the other must not need.
-    environ = {"FLASHHOLD_PROCESSES": "2"}
+    environ = {"FLASHHOLD_PROCESSES": "2", **setting.environ}
     before_redis = proxy.before if setting.before_redis else str
-    return OwnStack(data_dir, environ=environ, redis_proxy=before_redis, workers=setting.workers)
+    return OwnStack(
+        data_dir,
+        environ=environ,
+        redis_settings=dict(setting.redis_settings),
+        redis_proxy=before_redis,
+        workers=setting.workers,
+    )
 
 
 @dataclass(frozen=True)
@@ -236,10 +247,11 @@ async def carry_out(scenario: Scenario, seed: int, reports: Path, times: int | N
             await load.stock()
             async with load.running():
                 await scenario.torment(trial)
-        outcome.requests = load.requests
-        if trial.judged:
+        outcome.requests, outcome.unknown = load.requests, load.counts["lost"]
+        if trial.judged and trial.store_stands:
             await trial.rest()
-        await trial.judge()
+        if trial.judged:
+            await trial.judge()
     except Skipped as reason:
         outcome.skipped = str(reason)
     except Exception as error:  # noqa: BLE001  one scenario's accident must not end the others
