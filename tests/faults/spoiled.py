@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import httpx
+import redis
 
 from tests.faults import injectors
 from tests.faults.history import Answered
@@ -135,7 +136,7 @@ def _epoch(trial: Trial) -> int:
     with injectors.client(trial.stack) as connection:
         try:
             return int(connection.hget(f"{{{injectors.PARTITION}}}:meta", "epoch") or 0)
-        except injectors.redis.RedisError:
+        except redis.RedisError:
             return 0
 
 

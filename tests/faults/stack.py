@@ -70,7 +70,7 @@ class Stack:
 
     def server(self, role: str) -> Server:
         """The store of that name."""
-        return {"redis": self.redis, "postgres": self.postgres}[role]
+        return self.redis if role == "redis" else self.postgres
 
     async def back(self, role: str, dead_pid: int, patience_s: float = START_PATIENCE_S) -> float:
         """Wait until another process than `dead_pid` plays the role, and answers if it is a store; the instant
@@ -100,6 +100,10 @@ class Stack:
             return ran.returncode, json.loads(ran.stdout)
         except ValueError:
             return ran.returncode, {"error": ran.stderr[-2000:]}
+
+    def start(self) -> None:
+        """Returns when it is ready."""
+        raise NotImplementedError
 
     def stop(self) -> None:
         """End everything; only what this object started."""

@@ -187,8 +187,8 @@ class Setting:
     mix: Mix = field(default_factory=Mix)
     environ: Mapping[str, str] = field(default_factory=dict)
     redis_settings: Mapping[str, str] = field(default_factory=dict)
-    buyers: int = 16
-    rate_per_s: float = 300.0
+    buyers: int = 24
+    rate_per_s: float = 500.0
     workers: int = 1
     before_api: Troubles | None = None
     before_redis: Troubles | None = None
