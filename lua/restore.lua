@@ -6,6 +6,7 @@
 --   close  epoch that the partition is thought to have ('': none), silence_ms, schema, name, value … of the settings
 --          RETURNS {'closed', epoch|'', seq|'', chain|''}: where it stood; {'moved'}: its epoch is another one; {'busy'}:
 --          another restorer has given a sign of life within silence_ms
+--   beat   a sign of life      RETURNS 'alive'
 --   clear  RETURNS 'cleared': nothing is left but the journal
 --   drop   stream ids of the journal that are given up      RETURNS how many there were
 --   fill   kind, msgpack {row, …}; kinds and rows are those of `fill` below      RETURNS 'filled'
@@ -14,7 +15,7 @@
 --          have before anything is decided: so no epoch can begin twice      RETURNS {seq, chain, now_ms}
 --   open   RETURNS the epoch
 --          All but close answer the error OVERTAKEN where the token is not that of the last one who closed.
--- READS meta stock      WRITES meta stock holds due wake ended refused buyers journal
+-- READS meta due      WRITES meta stock holds due wake ended refused buyers journal
 -- COST     O(1), but fill: O(rows), and drop
 --
 -- How records, counters and deadlines are laid out is known by the includes alone, as for every other script.
@@ -43,7 +44,9 @@ if known[1] or known[2] ~= token then
     return redis.error_reply('OVERTAKEN another restorer has taken this partition over')
 end
 redis.call('HSET', META, 'beat', string.format('%d', server_ms))
-if step == 'clear' then
+if step == 'beat' then
+    return 'alive'
+elseif step == 'clear' then
     redis.call('UNLINK', STOCK, HOLDS, DUE, WAKE, ENDED, REFUSED, BUYERS)
     return 'cleared'
 elseif step == 'drop' then
@@ -89,15 +92,17 @@ function fill.skus(rows)
     end
 end
 
+-- A pool as far as deadlines need to know it: its number. It counts as changed already, so that it is not written.
+local function numbered(sku, name, number)
+    pools[sku] = pools[sku] or {}
+    pools[sku][name] = pools[sku][name] or {sku = sku, name = name, number = number, changed = true}
+end
+
 -- {digest, state, fingerprint, buyer, metadata, {line, …}, epoch, created_ms, ttl_ms, last|false, original|false, seq,
--- expires_ms}, members and lines as records.lua has them; the pools come before them
+-- expires_ms, {number of a line's pool, …}}, members and lines as records.lua has them
 function fill.holds(rows)
-    local fields = {}
     for _, row in ipairs(rows) do
-        for _, line in ipairs(row[6]) do stock_fields(fields, line[1], line[2]) end
-    end
-    load_stock(fields)
-    for _, row in ipairs(rows) do
+        for i, number in ipairs(row[14]) do numbered(row[6][i][1], row[6][i][2], number) end
         local r = {
             digest = row[1], state = row[2], fingerprint = row[3], buyer = row[4], metadata = row[5], asked_ttl_ms = 0,
             lines = row[6], epoch = row[7], created_ms = row[8], ttl_ms = row[9], last = row[10], original = row[11],
@@ -105,6 +110,11 @@ function fill.holds(rows)
         touch_record(r)
         if r.state == HELD then schedule(r) end
     end
+end
+
+-- Numbers of pools, after all holds: when the first of each is due.
+function fill.wakes(rows)
+    for i = 1, #rows do rewake[i] = rows[i] end
 end
 
 -- {digest, fingerprint, digest of the hold that it is about|'', reply}

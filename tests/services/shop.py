@@ -8,6 +8,7 @@ from typing import Any
 import redis
 
 from flashhold import Engine, EngineOptions
+from flashhold.domain.errors import Recovering, StoreUnavailable
 from flashhold.domain.model import Hold, Line
 from flashhold.domain.outcomes import Applied
 from flashhold.engine.durability import Durability
@@ -73,6 +74,17 @@ class Shop:
         await engine.move("adjustment", "shoe", -40, key=self.key(), reason="count")
         await engine.move("transfer", sock.sku, 2, key=self.key(), to_pool="eu")
         await self.hold(Line(sock.sku, 1), Line(sock.sku, 1, "eu"), buyer="ann")
+
+    async def served(self, epoch: int, seconds: float = 20) -> None:
+        """Wait until the partition decides under this epoch."""
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    if (await self.engine.place()).epoch >= epoch:
+                        return
+                except (Recovering, StoreUnavailable):
+                    pass
+                await asyncio.sleep(0.02)
 
     async def audit(self) -> Report:
         """Write everything down, then audit."""

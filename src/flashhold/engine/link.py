@@ -101,7 +101,13 @@ class Link:
             raise StoreUnavailable("the outcome is unknown: the store did not reply in time") from None
 
     def seen(self, epoch: int, seq: int) -> None:
-        """Notes a place that the store has shown: it must never fall behind it."""
+        """Notes a place that the store has shown. Raises Recovering where it is behind another: what it has answered
+        there rests on a store that has lost acknowledged entries."""
+        try:
+            self._refuse_lost_tail(epoch, seq)
+        except Recovering:
+            self.abort("the store has gone back")
+            raise
         self.furthest = (epoch, seq)
 
     def abort(self, why: str) -> None:
@@ -156,7 +162,7 @@ class Link:
             meta = _text_map(await self._timed(connection.call(command_bytes("HGETALL", self._keys.meta))))
             if meta:
                 self._check_meta(meta)
-            self._refuse_lost_tail(meta)
+            self._refuse_lost_tail(int(meta.get("epoch", 0)), int(meta.get("seq", 0)))
         except BaseException:
             connection.abort("the store is not what this engine needs")
             raise
@@ -164,12 +170,11 @@ class Link:
         self.ready, self._down = True, None
         self.on_ready()
 
-    def _refuse_lost_tail(self, meta: dict[str, str]) -> None:
+    def _refuse_lost_tail(self, epoch: int, seq: int) -> None:
         """A store that stands before what it has shown us has lost acknowledged entries: nothing is sold from it."""
-        place = (int(meta.get("epoch", 0)), int(meta.get("seq", 0)))
-        if place[0] <= self.furthest[0] and place < self.furthest:
+        if (epoch, seq) < self.furthest:
             raise Recovering(
-                f"the store stands at epoch {place[0]}, seq {place[1]}, but it has shown epoch {self.furthest[0]}, "
+                f"the store stands at epoch {epoch}, seq {seq}, but it has shown epoch {self.furthest[0]}, "
                 f"seq {self.furthest[1]}: acknowledged entries are missing"
             )
 

@@ -16,7 +16,7 @@ import redis
 from flashhold.domain.entries import Entry
 from flashhold.domain.errors import FlashHoldError, StoreUnavailable
 from flashhold.domain.idempotency import key_digest, parse_hold_id
-from flashhold.domain.model import Hold
+from flashhold.domain.model import Hold, HoldState
 from flashhold.domain.revival import (
     Forgetting,
     RevivedAnswer,
@@ -31,12 +31,15 @@ from flashhold.engine.keys import partition_keys
 from flashhold.engine.options import EngineOptions
 from flashhold.engine.scripts import SCHEMA, load_scripts
 
-CHUNK = 1000
-"""Rows a call: 8 ms of the server, which meanwhile answers the other processes' questions."""
+CHUNK = 500
+"""Rows a call: 5 ms of the server, which in between answers the other processes' questions."""
+CHUNKS_TOGETHER = 10
+"""Calls that are sent together, and so share an fsync: one each took as long as the calls themselves."""
 DROP_MAX = 1000
-SILENCE_MS = 10_000
-"""A restorer that has said nothing for so long may be succeeded; its chunks come every few hundred ms."""
+SILENCE_MS = 3_000
+"""A restorer that has given no sign of life for so long may be succeeded."""
 
+_HELD = HoldState.HELD
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -84,19 +87,21 @@ class Reviver:
     """One restorer of one partition: close, clear, fill, seal, open, in this order. Until `open` nothing is decided; a
     restorer that dies in between leaves a closed partition, which the next one begins anew."""
 
-    def __init__(self, client: "redis.Redis", options: EngineOptions) -> None:
+    def __init__(self, client: "redis.Redis", options: EngineOptions, *, silence_ms: int = SILENCE_MS) -> None:
         self._client = client
+        self._silence_ms = silence_ms
         self._options = options
         self._keys = partition_keys(options.partition)
         self._script = load_scripts(options.lua_folder).restore
         self._token = uuid.uuid4().hex
+        self._numbers: dict[tuple[str, str], int] = {}
 
-    def close(self, expected_epoch: int | None, *, silence_ms: int = SILENCE_MS) -> Closed:
+    def close(self, expected_epoch: int | None) -> Closed:
         """From now on every batch is refused as recovering. Only where the partition still has the epoch that the
         caller has seen (None: no state), so that one who comes late does not close what another has just rebuilt."""
         settings = [item for pair in self._options.shared().items() for item in pair]
         expected = "" if expected_epoch is None else expected_epoch
-        reply = self._call("close", expected, silence_ms, SCHEMA, *settings)
+        reply = self._call("close", expected, self._silence_ms, SCHEMA, *settings)
         closing = Closing(reply[0].decode())
         if closing != Closing.CLOSED or not reply[1]:
             return Closed(closing, None)
@@ -111,15 +116,21 @@ class Reviver:
         for at in range(0, len(stream_ids), DROP_MAX):
             self._call("drop", *stream_ids[at : at + DROP_MAX])
 
-    def pools(self, pools: Iterable[RevivedPool]) -> None:
+    def pools(self, pools: Sequence[RevivedPool]) -> None:
+        """All of them, before anything else: holds are indexed by their pools' numbers."""
+        self._numbers = {(pool.sku, pool.pool): pool.number for pool in pools}
         self._fill("pools", pools)
 
     def skus(self, skus: Iterable[RevivedSku]) -> None:
         self._fill("skus", map(_sku_row, skus))
 
     def holds(self, holds: Iterable[RevivedHold]) -> None:
-        """Needs the pools to be there."""
-        self._fill("holds", map(_hold_row, holds))
+        """Raises KeyError for a live hold of a pool that was not among the pools."""
+        self._fill("holds", map(self._hold_row, holds))
+
+    def wakes(self) -> None:
+        """When the first hold of each pool is due; after all holds."""
+        self._fill("wakes", self._numbers.values())
 
     def answers(self, answers: Iterable[RevivedAnswer]) -> None:
         self._fill("answers", map(_answer_row, answers))
@@ -133,7 +144,7 @@ class Reviver:
 
     def beat(self) -> None:
         """A sign of life, where nothing else is to be said for long. Raises Overtaken."""
-        self._call("fill", "pools", _pack(()))
+        self._call("beat")
 
     def seal(
         self, epoch: int, seq: int, chain: str, *, at_ms: int, pools: int, stream_ms: int, reason: str, details: Any
@@ -150,28 +161,36 @@ class Reviver:
         becomes of this store. Raises Overtaken."""
         self._call("open")
 
+    def _hold_row(self, hold: RevivedHold) -> tuple[Any, ...]:
+        pools: Any = [self._numbers[line[0], line[1]] for line in hold.lines] if hold.state == _HELD else ()
+        return (*hold[:9], hold.last or False, hold.original or False, hold.seq, hold.expires_ms, pools)
+
     def _fill(self, kind: str, rows: Iterable[Any]) -> None:
-        for chunk in _chunks(rows):
-            self._call("fill", kind, _pack(chunk))
+        for some in _chunks(_chunks(rows, CHUNK), CHUNKS_TOGETHER):
+            self._run("fill", [(kind, _pack(chunk)) for chunk in some])
 
     def _call(self, step: str, *arguments: str | int | bytes) -> Any:
-        keys = (len(self._keys), *self._keys)
+        return self._run(step, [arguments])[0]
+
+    def _run(self, step: str, calls: Sequence[tuple[str | int | bytes, ...]]) -> list[Any]:
+        """One script call for each, sent together behind the script itself, so that the server knows it."""
         try:
-            try:
-                return self._client.evalsha(self._script.sha, *keys, step, self._token, *arguments)  # type: ignore[arg-type]  # numbers are fine
-            except redis.exceptions.NoScriptError:
-                return self._client.eval(self._script.source, *keys, step, self._token, *arguments)
+            with self._client.pipeline(transaction=False) as pipeline:
+                pipeline.script_load(self._script.source.decode())
+                for arguments in calls:
+                    pipeline.evalsha(self._script.sha, len(self._keys), *self._keys, step, self._token, *arguments)
+                return list(pipeline.execute())[1:]
         except redis.exceptions.ResponseError as error:
-            if str(error).startswith("OVERTAKEN"):
+            if "OVERTAKEN" in str(error):
                 raise Overtaken from error
             raise StoreUnavailable(f"the store refused a step of the restore: {error}") from error
         except redis.RedisError as error:
             raise StoreUnavailable(f"the store failed at a step of the restore: {error}") from error
 
 
-def _chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:
+def _chunks(rows: Iterable[Any], most: int) -> Iterator[list[Any]]:
     rows = iter(rows)
-    while chunk := list(islice(rows, CHUNK)):
+    while chunk := list(islice(rows, most)):
         yield chunk
 
 
@@ -181,12 +200,6 @@ def _sku_row(sku: RevivedSku) -> tuple[Any, ...]:
         sku.sku, said("hold_ttl_ms", 0), said("hold_ttl_max_ms", 0), said("max_per_buyer", 0), said("opens_at_ms", 0),
         said("closes_at_ms", 0), said("class", ""), said("partition_key", ""), sku.counted, sku.pools,
     )  # fmt: skip
-
-
-def _hold_row(hold: RevivedHold) -> tuple[Any, ...]:
-    if hold.last is None and hold.original is None:  # most of them: the row is the value but for two members
-        return (*hold[:9], False, False, hold.seq, hold.expires_ms)
-    return (*hold[:9], hold.last or False, hold.original or False, hold.seq, hold.expires_ms)
 
 
 def _answer_row(answer: RevivedAnswer) -> tuple[Any, ...]:

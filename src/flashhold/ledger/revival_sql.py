@@ -39,13 +39,13 @@ SHARES = """
 HOLDS = """
     WITH wanted AS MATERIALIZED (
         SELECT created_epoch, created_seq, seq FROM holds
-         WHERE partition = :partition AND created_seq > :after AND (state = 'held' OR seq >= :first_seq)
-         ORDER BY created_seq LIMIT :most)
+         WHERE partition = %(partition)s AND created_seq > %(after)s AND (state = 'held' OR seq >= %(first_seq)s)
+         ORDER BY created_seq LIMIT %(most)s)
     SELECT w.created_epoch, w.created_seq, w.seq, e.at_ms, e.expires_at_ms, e.hold, e.fingerprint, e.buyer, e.details,
            p.sku, p.pool, p.held
       FROM wanted w
-      JOIN entries e ON e.partition = :partition AND e.epoch = w.created_epoch AND e.seq = w.created_seq
-      JOIN postings p ON p.partition = :partition AND p.epoch = w.created_epoch AND p.seq = w.created_seq
+      JOIN entries e ON e.partition = %(partition)s AND e.epoch = w.created_epoch AND e.seq = w.created_seq
+      JOIN postings p ON p.partition = %(partition)s AND p.epoch = w.created_epoch AND p.seq = w.created_seq
      ORDER BY w.created_seq, p.step"""
 
 LIVES = f"""

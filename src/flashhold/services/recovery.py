@@ -3,7 +3,6 @@
 import os
 import socket
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import redis
@@ -34,10 +33,7 @@ class Look(NamedTuple):
 
 
 class Recovery:
-    """The worker's watch over its partition. Blocking: call it from a thread.
-
-    `seen`: the furthest place that this process has been shown, to say what a restore could not bring back.
-    """
+    """The worker's watch over its partition. Blocking: call it from a thread."""
 
     def __init__(
         self,
@@ -46,13 +42,11 @@ class Recovery:
         options: EngineOptions,
         *,
         gauges: WorkerGauges | None = None,
-        seen: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
         self.gauges = gauges or WorkerGauges()
         self._client = client
         self._database_url = database_url
         self._options = options
-        self._seen = seen
         self._shown = (0, 0)
         self._journal = Journal(client, options.partition)
         self._ledger = connect_sync(database_url, name="recovery")
@@ -62,7 +56,8 @@ class Recovery:
         """Compare both stores, and restore where that throws nothing away. Never raises for a store that is away."""
         try:
             finding = examine(self._journal, self._ledger, self._options.partition)
-            self._shown = max(self._shown, self._seen(), finding.store[1:3] if finding.store else (0, 0))
+            if finding.store is not None:
+                self.was_shown(finding.store.epoch, finding.store.seq)
             restored = self._restore(finding) if self._must_restore(finding) else None
         except FlashHoldError as error:
             self._say("recovery-waits", str(error))
@@ -75,6 +70,10 @@ class Recovery:
         if finding.why != Why.WHOLE and not self._is_beginning(finding):
             self._say("recovery-needs-someone", f"{finding.sentence}; see `flashhold restore`")
         return Look(sound, finding)
+
+    def was_shown(self, epoch: int, seq: int) -> None:
+        """The store has shown this process that place: what a restore cannot bring back up to there is missing."""
+        self._shown = max(self._shown, (epoch, seq))
 
     def close(self) -> None:
         self._ledger.dispose()

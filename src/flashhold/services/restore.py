@@ -5,8 +5,11 @@ batch is refused as recovering. A restorer that dies leaves a closed store, and 
 at once one waits. Nothing is decided under the new epoch before the ledger has its first entry.
 """
 
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -16,12 +19,12 @@ import sqlalchemy as sa
 
 from flashhold import telemetry
 from flashhold.domain.entries import Batch
-from flashhold.domain.errors import LedgerConflict, LedgerUnavailable, StoreUnavailable
+from flashhold.domain.errors import FlashHoldError, LedgerConflict, LedgerUnavailable, StoreUnavailable
 from flashhold.engine.journal import Journal, Place
 from flashhold.engine.options import EngineOptions
-from flashhold.engine.revive import Closing, Overtaken, Reviver, Sealed
+from flashhold.engine.revive import SILENCE_MS, Closing, Overtaken, Reviver, Sealed
 from flashhold.ledger.connect import connect_sync
-from flashhold.ledger.revival import Revival, place_of, revival_of
+from flashhold.ledger.revival import HoldsPage, Revival, place_of, revival_of
 from flashhold.ledger.writer import Cursor, LedgerWriter
 from flashhold.services.follow import next_group, stream_place
 
@@ -148,6 +151,7 @@ class Restore:
         *,
         level: str,
         write_on: Callable[[], object],
+        silence_ms: int = SILENCE_MS,
     ) -> None:
         self._client = client
         self._database_url = database_url
@@ -156,7 +160,8 @@ class Restore:
         self._ledger = connect_sync(database_url, name="restore")
         self._write_on = write_on
         self._journal = Journal(client, options.partition)
-        self._reviver = Reviver(client, options)
+        self._reviver = Reviver(client, options, silence_ms=silence_ms)
+        self._silence_ms = silence_ms
 
     def close(self) -> None:
         self._ledger.dispose()
@@ -176,9 +181,37 @@ class Restore:
         _log.warning("restore-began", partition=done.partition, why=str(done.why), found=finding.sentence)
         if by_hand:
             self._resume()
+        with self._alive():
+            self._rebuild(done, closed.was, seen)
+        done.seconds = time.monotonic() - began
+        report = _log.error if done.missing or done.dropped else _log.warning
+        report("restored", **done.as_json())
+        return done
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Gives signs of life meanwhile: a question to a large ledger may take longer than the patience of others."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(self._silence_ms / 5000):
+                try:
+                    self._reviver.beat()
+                except FlashHoldError:
+                    return  # the next step meets the same, and says so
+
+        beating = threading.Thread(target=beat, name="restore-beat")
+        beating.start()
+        try:
+            yield
+        finally:
+            over.set()
+            beating.join()
+
+    def _rebuild(self, done: Restored, was: Place | None, seen: tuple[int, int]) -> None:
         done.after = self._run_dry()
         tail = self._tail(done.after)
-        done.missing = _missing(done.after, closed.was, tail, seen)
+        done.missing = _missing(done.after, was, tail, seen)
         done.dropped = [f"epoch {batch.epoch}, seq {batch.first_seq}, {batch.count} entries" for batch in tail]
         with revival_of(
             self._database_url, done.partition, retention_ms=self._options.retention_ms, now_ms=self._now_ms()
@@ -188,13 +221,9 @@ class Restore:
             self._fill(revival, done)
             at_ms = revival.at_ms
         self._reviver.drop([batch.stream_id for batch in tail])
-        done.place = self._seal(done, closed.was, at_ms)
+        done.place = self._seal(done, was, at_ms)
         self._written(done.place)
         self._reviver.open()
-        done.seconds = time.monotonic() - began
-        report = _log.error if done.missing or done.dropped else _log.warning
-        report("restored", **done.as_json())
-        return done
 
     def _resume(self) -> None:
         """Whoever restores by hand has looked at what had stopped the ledger's writer."""
@@ -216,7 +245,6 @@ class Restore:
                 return cursor
             if time.monotonic() > until:
                 raise LedgerUnavailable("the ledger did not take in what the journal has; is a worker running?")
-            self._reviver.beat()
             self._write_on()
 
     def _tail(self, cursor: Cursor) -> list[Batch]:
@@ -236,18 +264,29 @@ class Restore:
         reviver.pools(pools)
         reviver.skus(skus)
         reviver.shares(revival.shares(skus))
-        for page in revival.holds():
-            reviver.holds(page.holds)
-            reviver.answers(page.answers)
-            reviver.queue(page.overdue)
-            live = sum(not hold.state for hold in page.holds)
-            done.holds_live += live
-            done.holds_ended += len(page.holds) - live
-            done.answers += len(page.answers)
+        with ThreadPoolExecutor(1, thread_name_prefix="restore") as filling:
+            # While the store takes one page in, the next one is read and folded.
+            under_way: Future[None] | None = None
+            for page in revival.holds():
+                if under_way is not None:
+                    under_way.result()
+                under_way = filling.submit(self._fill_page, page)
+                live = sum(not hold.state for hold in page.holds)
+                done.holds_live += live
+                done.holds_ended += len(page.holds) - live
+                done.answers += len(page.answers)
+            if under_way is not None:
+                under_way.result()
+        reviver.wakes()
         revival.check(pools)
         reviver.answers(_counted(revival.answers(), done))
         reviver.queue(revival.queue())
         done.pools = len(pools)
+
+    def _fill_page(self, page: HoldsPage) -> None:
+        self._reviver.holds(page.holds)
+        self._reviver.answers(page.answers)
+        self._reviver.queue(page.overdue)
 
     def _seal(self, done: Restored, was: Place | None, at_ms: int) -> Sealed:
         """Under an epoch that neither the ledger nor the store has seen."""
@@ -269,7 +308,6 @@ class Restore:
             if time.monotonic() > until:
                 raise LedgerUnavailable("the ledger did not take in the restore's own entry; is a worker running?")
             self._write_on()
-            self._reviver.beat()
 
     def _ledger_place(self) -> Cursor:
         return place_of(self._ledger, self._options.partition)[0]
