@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from flashhold.domain.entries import Entry
 from tests.faults.books import Books, Place
-from tests.faults.checks_answers import judge
+from tests.faults.checks_answers import incomplete, judge
 from tests.faults.checks_causes import check_cause
 from tests.faults.checks_keys import check_keys
 from tests.faults.checks_ledger import AFTER, BEFORE
@@ -51,7 +51,8 @@ def _check(history: History, ledger: LedgerView, stores: list[StoreView], level:
         if entry.idempotency_key is not None:
             keyed.setdefault(entry.idempotency_key, (entry.partition, entry.epoch, entry.seq))
     _count(index, ledger, verdict)
-    if level == "memory":
+    if level == "memory" and index.fault_ends:
+        index.forgets = True
         _forgive(index, ledger, verdict)
     order = Order(index)
     for partition in sorted({*partitions, *(call.partition for call in index.calls if call.partition is not None)}):
@@ -62,8 +63,8 @@ def _check(history: History, ledger: LedgerView, stores: list[StoreView], level:
                 check_store(books, view, verdict)
     for call in index.calls:
         order.check_answer(verdict, call)
-        if call.fate == APPLIED and call.place is None:
-            verdict.add("answer-differs", str(call), "an acknowledgement without its place in the ledger")
+        if wrong := incomplete(call):
+            verdict.add("answer-differs", str(call), wrong)
     check_keys(index, verdict, keyed)
     check_batches(ledger, verdict)
     return verdict

@@ -7,7 +7,8 @@ from typing import Any
 from flashhold.domain.entries import BUCKETS, Entry
 from tests.faults.books import COMMITTED, DAMAGED, HELD, IN_TRANSIT, Books, Claim
 from tests.faults.checks_causes import sold_otherwise, wanted
-from tests.faults.index import APPLIED, READ, Call
+from tests.faults.history import CHANGES
+from tests.faults.index import APPLIED, READ, REFUSED, Call
 
 Found = tuple[str, str] | None
 """The kind of violation and what is wrong, or None."""
@@ -40,6 +41,16 @@ def judge(books: Books, call: Call, keyed: dict[str, tuple[str, int, int]]) -> F
     if call.fate == READ:
         return _read_hold(books, call) if call.verb == "read_hold" else _read_stock(books, call)
     return _refused(books, call)
+
+
+def incomplete(call: Call) -> str | None:
+    """A decision says where in the ledger's order it fell, and one on a change whether it is repeated."""
+    if call.fate not in (APPLIED, READ, REFUSED):
+        return None
+    if call.place is None:
+        return f"{call.body.get('code', 'an answer')} without its place in the ledger"
+    decides = call.verb in CHANGES and call.replayed is None
+    return "without Idempotency-Replayed" if decides else None
 
 
 def _acknowledged(books: Books, call: Call, keyed: dict[str, tuple[str, int, int]]) -> Found:
@@ -151,9 +162,7 @@ def _read_stock(books: Books, call: Call) -> Found:
 def _refused(books: Books, call: Call) -> Found:
     """Every refusal has its reason in the state that it was decided on."""
     rule = _REASONS.get(str(call.body.get("code")))
-    if rule is None:
-        return None
-    wrong = rule(books, call)
+    wrong = rule(books, call) if rule is not None else f"{call.body.get('code')} is no reason for a {call.verb}"
     return ("refused-without-reason", wrong) if wrong else None
 
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.faults.index import APPLIED, REFUSED, REUSED, Call, Index
+from tests.faults.index import APPLIED, REFUSED, REUSED, UNKNOWN, Call, Index
 from tests.faults.verdict import Verdict
 
 _DEFAULTS: dict[str, Any] = {"pool": "default", "allow_partial": False, "metadata": {}, "if_expired": "reject"}
@@ -13,7 +13,7 @@ def check_keys(index: Index, verdict: Verdict, keyed: dict[str, tuple[str, int, 
     """All keys. `keyed`: the keys that have an entry of their own, and its place."""
     for key, calls in index.by_key.items():
         decided = [call for call in calls if call.fate in (APPLIED, REFUSED) and not call.forgiven]
-        decided = _still_remembered(decided, verdict)
+        decided = _still_remembered(index, decided, verdict)
         if len(calls) > 1:
             several = _one_payload(key, calls, decided, verdict)
             if not several:
@@ -24,13 +24,17 @@ def check_keys(index: Index, verdict: Verdict, keyed: dict[str, tuple[str, int, 
         _somebody_was_first(key, calls, decided, key in keyed, verdict)
 
 
-def _still_remembered(decided: list[Call], verdict: Verdict) -> list[Call]:
-    """Without the refusals of an epoch before the newest: the ledger, from which a new epoch is built, has none."""
-    epochs = {call.place[0] for call in decided if call.place is not None}
-    if len(epochs) < 2:
+def _still_remembered(index: Index, decided: list[Call], verdict: Verdict) -> list[Call]:
+    """Without the refusals of an epoch before the newest: the ledger, from which a new epoch is built, has none. Where
+    a fault may have taken a tail along, those from before the last fault are left out too."""
+    if len(decided) < 2:
         return decided
-    kept = [c for c in decided if c.fate == APPLIED or c.place is None or c.place[0] == max(epochs)]
-    verdict.checked["refusals forgotten with their epoch"] += len(decided) - len(kept)
+    ages = {call.id: (call.place or (0, 0))[0] for call in decided}
+    if index.forgets:
+        ages = {call.id: index.period(call.answered_ns) for call in decided}
+    kept = [call for call in decided if call.fate == APPLIED or ages[call.id] == max(ages.values())]
+    if len(kept) < len(decided):
+        verdict.checked["refusals forgotten"] += len(decided) - len(kept)
     return kept
 
 
@@ -48,19 +52,18 @@ def _plain(value: Any) -> Any:
 
 def _one_payload(key: str, calls: list[Call], decided: list[Call], verdict: Verdict) -> bool:
     """A key belongs to the payload that it came with first; any other is told 422. Whether there were several."""
-    payloads = {meaning(call.verb, call.request) for call in calls}
-    if len(payloads) == 1:
-        for call in calls:
-            if call.fate == REUSED:
-                verdict.add("reused-without-reason", str(call), "422, and the key came with one payload only")
-        return False
-    if all(call.verb == "commit" for call in calls) and len({_but_lines(call) for call in calls}) == 1:
+    payloads = {call.id: meaning(call.verb, call.request) for call in calls}
+    several = len(set(payloads.values())) > 1
+    if several and all(call.verb == "commit" for call in calls) and len({_but_lines(call) for call in calls}) == 1:
         return False  # listing all lines means the same as none, and only the hold says whether these are all
-    accepted = {meaning(call.verb, call.request) for call in decided}
+    accepted = {payloads[call.id] for call in decided}
     if len(accepted) > 1:
-        verdict.add(
-            "key-reuse-accepted", f"key {key}", f"{len(accepted)} payloads were decided: {sorted(accepted)[:2]}"
-        )
+        detail = f"{len(accepted)} payloads were decided: {sorted(accepted)[:2]}"
+        verdict.add("key-reuse-accepted", f"key {key}", detail)
+    arrived = {payloads[call.id] for call in calls if call.fate in (APPLIED, REFUSED, UNKNOWN)}
+    for call in calls:
+        if call.fate == REUSED and (payloads[call.id] in accepted or not arrived - {payloads[call.id]}):
+            verdict.add("reused-without-reason", str(call), f"422, and the key came with {sorted(arrived)[:2]}")
     return len(accepted) > 1
 
 

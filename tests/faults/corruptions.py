@@ -237,7 +237,7 @@ def a_hold_of_what_is_not_there_marked_as_a_shortfall(s: Spoiler) -> None:
     like = s.entries[s.entry("hold", where=lambda e: len(e.changes) == 1)]
     first = like.changes[0]
     sellable = s.folded(like.partition, (10**6, 10**12)).pool((first.sku, first.pool)).sellable
-    units = max(0, sellable) + 7
+    units = max(0, sellable) + 1
     change = PoolChange(first.sku, first.pool, 0, -units, units, 0, 0, 0)
     hold = f"{like.hold}f"
     s.append(like, hold=hold, idempotency_key="oversold", changes=(change,), shortfall=units - sellable)

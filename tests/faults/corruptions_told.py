@@ -67,7 +67,26 @@ def a_repeated_call_is_taken_for_a_reuse(s: Spoiler) -> None:
     s.resend(at, s.end_ns, s.end_ns + 9, status=422, body={"code": "idempotency-key-reused"})
 
 
+@told("reused-without-reason")
+def the_payload_that_came_first_is_taken_for_a_reuse(s: Spoiler) -> None:
+    reused = {c.key for c in map(Call, s.operations) if c.fate == REUSED}
+    at, _ = s.call(lambda c: c.fate in (APPLIED, REFUSED) and c.key in reused, "a key with two payloads")
+    s.resend(at, s.end_ns, s.end_ns + 9, status=422, body={"code": "idempotency-key-reused"})
+
+
 # ---- what is said of a change
+
+
+@told("answer-differs")
+def an_acknowledgement_without_its_place(s: Spoiler) -> None:
+    at, _ = s.call(_first(s, "hold", "commit"), "a change")
+    s.answer(at, body={"seq": None})
+
+
+@told("answer-differs")
+def nobody_says_whether_it_is_repeated(s: Spoiler) -> None:
+    at, _ = s.call(_first(s, "hold", "commit", "move"), "a change")
+    s.answer(at, replayed=None)
 
 
 @told("acknowledged-lost")
@@ -174,6 +193,12 @@ def a_known_hold_is_called_unknown(s: Spoiler) -> None:
 def a_limit_that_is_not_reached(s: Spoiler) -> None:
     at, call = s.call(lambda c: c.body.get("code") == "purchase-limit-exceeded" and s.alone(c), "a refusal")
     s.answer(at, body={"already": call.body["already"] - 1})
+
+
+@told("refused-without-reason")
+def a_reason_that_does_not_exist(s: Spoiler) -> None:
+    at, _ = s.call(lambda c: c.fate == REFUSED and s.alone(c), "a refusal")
+    s.answer(at, body={"code": "no-mood"})
 
 
 @told("place-missing")

@@ -56,9 +56,10 @@ def _fate(verb: str, answer: Answered | None) -> str:
         return UNKNOWN
     if 200 <= answer.status < 300:
         return APPLIED if verb in CHANGES else READ
-    if answer.status in _REFUSALS:
+    code = answer.body.get("code")
+    if answer.status in _REFUSALS and code != "not-found":  # that is a path's, and nobody's decision
         return REFUSED
-    return REUSED if answer.body.get("code") == "idempotency-key-reused" else TURNED_AWAY
+    return REUSED if code == "idempotency-key-reused" else TURNED_AWAY
 
 
 class Timeline:
@@ -87,6 +88,8 @@ class Index:
         self.calls = [Call(operation) for operation in history.operations]
         self.fault_ends = sorted(fault.at_ns for fault in history.faults if fault.phase == "end")
         self.faults: list[Fault] = history.faults
+        self.forgets = False
+        """Whether a fault may have taken something along: set for runs at `memory`."""
         self.by_key: dict[str, list[Call]] = {}
         self._keyless: dict[tuple[str, str], list[Call]] = {}
         for call in self.calls:
