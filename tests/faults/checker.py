@@ -115,22 +115,23 @@ def _judge(books: Books, call: Call, keyed: dict[str, tuple[str, int, int]], ver
 
 def _forgive(index: Index, ledger: LedgerView, verdict: Verdict) -> None:
     """Marks what a fault may have taken along at `memory`: of the answers that came before its end, those behind the
-    last acknowledged change that the ledger still has. A hole before that is none of a lost tail's, so not forgiven."""
+    last acknowledged change of the same epoch that the ledger still has. A hole before that is none of a lost tail's,
+    so not forgiven. What a rebuilt store answers before the fault's end is noted is of a later epoch."""
     at = {(entry.partition, entry.epoch, entry.seq): entry for entry in ledger.entries}
     answered = sorted((c for c in index.calls if c.place is not None), key=lambda call: call.answered_ns)
-    kept: dict[str, list[Place]] = {}
+    kept: dict[tuple[str, int], list[Place]] = {}
     for call in answered:
         if call.fate == APPLIED and call.partition is not None and call.place is not None:
             entry = at.get((call.partition, *call.place))
             if entry is not None and call.key == entry.idempotency_key and call.hold in (None, entry.hold):
-                horizon = kept.setdefault(call.partition, [_NOWHERE] * (len(index.fault_ends) + 1))
+                horizon = kept.setdefault((call.partition, call.place[0]), [_NOWHERE] * (len(index.fault_ends) + 1))
                 period = index.period(call.answered_ns)
                 horizon[period] = max(horizon[period], call.place)
     for call in answered:
         period = index.period(call.answered_ns)
         if period == len(index.fault_ends) or call.partition is None or call.place is None:
             continue
-        horizon = kept.get(call.partition, [_NOWHERE] * (period + 1))
+        horizon = kept.get((call.partition, call.place[0]), [_NOWHERE] * (period + 1))
         if call.place > max(horizon[: period + 1]):
             call.forgiven = True
             verdict.checked["lost" if call.fate == APPLIED else "seen before a loss"] += 1
