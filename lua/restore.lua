@@ -98,15 +98,16 @@ local function numbered(sku, name, number)
     pools[sku][name] = pools[sku][name] or {sku = sku, name = name, number = number, changed = true}
 end
 
--- {digest, state, fingerprint, buyer, metadata, {line, …}, epoch, created_ms, ttl_ms, last|false, original|false, seq,
--- expires_ms, {number of a line's pool, …}}, members and lines as records.lua has them
+-- {digest, state, fingerprint, buyer, metadata, asked_ttl_ms, {line, …}, epoch, created_ms, ttl_ms, {epoch, seq, ended_ms,
+-- reference, reason, reacquired}|false, original|false, seq, expires_ms, {number of a line's pool, …}}: members and lines
+-- as records.lua has them
 function fill.holds(rows)
     for _, row in ipairs(rows) do
-        for i, number in ipairs(row[14]) do numbered(row[6][i][1], row[6][i][2], number) end
+        for i, number in ipairs(row[15]) do numbered(row[7][i][1], row[7][i][2], number) end
         local r = {
-            digest = row[1], state = row[2], fingerprint = row[3], buyer = row[4], metadata = row[5], asked_ttl_ms = 0,
-            lines = row[6], epoch = row[7], created_ms = row[8], ttl_ms = row[9], last = row[10], original = row[11],
-            seq = row[12], expires_ms = row[13]}
+            digest = row[1], state = row[2], fingerprint = row[3], buyer = row[4], metadata = row[5],
+            asked_ttl_ms = row[6], lines = row[7], epoch = row[8], created_ms = row[9], ttl_ms = row[10],
+            last = row[11], original = row[12], seq = row[13], expires_ms = row[14]}
         touch_record(r)
         if r.state == HELD then schedule(r) end
     end

@@ -245,7 +245,7 @@ async def test_what_was_shown_and_is_in_neither_store_is_listed(shop: Shop) -> N
     assert done.missing == Missing(1, place.seq + 1, place.seq + 2)
     told = rows(shop.database_url, "SELECT details FROM entries WHERE kind = 'restore'")[0][0]
     assert told["missing"] == {"epoch": 1, "first_seq": place.seq + 1, "last_seq": place.seq + 2}
-    assert told["level"] == "disk"
+    assert told["durability"] == "disk"
     assert (await shop.audit()).differences == []
 
 

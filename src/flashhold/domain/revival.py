@@ -50,13 +50,15 @@ class Ending(NamedTuple):
 
 
 class RevivedHold(NamedTuple):
-    """A hold, which is also the memory of the key that made it. `original`: its first lines, where it was amended."""
+    """A hold, which is also the memory of the key that made it. `original`: its first lines, where it was amended;
+    `asked_ttl_ms`: 0 where none was asked for, or no entry tells."""
 
     digest: str
     state: HoldState
     fingerprint: str
     buyer: str
     metadata: str
+    asked_ttl_ms: int
     lines: tuple[WholeLine, ...] | tuple[FullLine, ...]
     epoch: int
     created_ms: int

@@ -33,6 +33,7 @@ class Link:
         self._connection: HotConnection | None = None
         self._keeper: asyncio.Task[None] | None = None
         self.furthest = (0, 0)
+        self.furthest_before = (0, 0)
         self.ready = False
         self._down: FlashHoldError | None = None
         self.on_ready: Callable[[], None] = lambda: None
@@ -108,6 +109,8 @@ class Link:
         except Recovering:
             self.abort("the store has gone back")
             raise
+        if epoch != self.furthest[0]:
+            self.furthest_before = self.furthest
         self.furthest = (epoch, seq)
 
     def abort(self, why: str) -> None:

@@ -163,7 +163,7 @@ class Reviver:
 
     def _hold_row(self, hold: RevivedHold) -> tuple[Any, ...]:
         pools: Any = [self._numbers[line[0], line[1]] for line in hold.lines] if hold.state == _HELD else ()
-        return (*hold[:9], hold.last or False, hold.original or False, hold.seq, hold.expires_ms, pools)
+        return (*hold[:10], hold.last or False, hold.original or False, hold.seq, hold.expires_ms, pools)
 
     def _fill(self, kind: str, rows: Iterable[Any]) -> None:
         for some in _chunks(_chunks(rows, CHUNK), CHUNKS_TOGETHER):

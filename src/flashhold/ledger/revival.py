@@ -171,16 +171,18 @@ class Revival:
         for _, its in groupby(rows, itemgetter(1)):
             made = list(its)
             epoch, seq, last_seq, at_ms, expires_ms, hold, mark, buyer, details, *_ = made[0]
-            if last_seq != seq or details is not None:
+            if last_seq != seq or (details is not None and "lines" in details):
                 self._fold(made, lives.get(seq, ()), page)
                 continue
             # Whole lines, and nothing has happened to it: nearly all of them in a sale.
             lines = tuple([row[9:] for row in made])
             for sku, pool, quantity in lines:
                 held[sku, pool] += quantity
+            said = details or {}
             page.holds.append(
                 RevivedHold(
-                    hold[_DIGEST], HoldState.HELD, mark, buyer or "", "", lines, epoch, at_ms, expires_ms - at_ms,
+                    hold[_DIGEST], HoldState.HELD, mark or "", buyer or "", said.get("metadata", ""),
+                    said.get("ttl_ms", 0), lines, epoch, at_ms, expires_ms - at_ms,
                     None, None, seq, expires_ms,
                 )
             )  # fmt: skip
@@ -212,8 +214,9 @@ class Revival:
                 self._held[line.sku, line.pool] += line.quantity
         page.holds.append(
             RevivedHold(
-                hold_id[_DIGEST], hold.state, mark, buyer or "", hold.metadata or "", lines, epoch, at_ms,
-                expires_ms - at_ms, _ending(hold, first), begun if amended else None, seq, hold.expires_at_ms,
+                hold_id[_DIGEST], hold.state, mark or "", buyer or "", hold.metadata or "",
+                (details or {}).get("ttl_ms", 0), lines, epoch, at_ms, expires_ms - at_ms, _ending(hold, first),
+                begun if amended else None, seq, hold.expires_at_ms,
             )
         )  # fmt: skip
 

@@ -102,7 +102,7 @@ class Restored:
             "after": {"epoch": self.after.epoch, "seq": self.after.seq},
             "epoch": self.place.epoch if self.place else None,
             "seq": self.place.seq if self.place else None,
-            "level": self.level,
+            "durability": self.level,
             "pools": self.pools,
             "holds_live": self.holds_live,
             "holds_ended": self.holds_ended,
@@ -293,7 +293,7 @@ class Restore:
         cursor = done.after
         epoch = max(cursor.epoch, was.epoch if was else 0, done.missing.epoch if done.missing else 0) + 1
         stream_ms, _ = stream_place(cursor.stream_id)
-        details: dict[str, Any] = {"after": {"epoch": cursor.epoch, "seq": cursor.seq}, "level": done.level}
+        details: dict[str, Any] = {"after": {"epoch": cursor.epoch, "seq": cursor.seq}, "durability": done.level}
         if done.missing:
             details["missing"] = done.missing._asdict()
         return self._reviver.seal(
