@@ -340,16 +340,14 @@ def test_a_record_that_no_script_wrote_halts_the_partition(journal: HandJournal,
 @pytest.mark.parametrize(
     ("place", "reason"),
     [
-        ({"seq": 3}, "behind the ledger"),
         ({"seq": 999}, "has nothing behind"),
         ({"chain": "e" * 40}, "different histories"),
-        ({"epoch": 0}, "behind the ledger"),
     ],
 )
 def test_a_store_that_stands_elsewhere_is_found_when_idle(
     journal: HandJournal, make: Make, database_url: str, place: dict[str, Any], reason: str
 ) -> None:
-    """A lost tail, a lost journal, a fork: found within a look, without waiting for the next entry."""
+    """A lost journal, a fork: found within a look, without waiting for the next entry."""
     journal.fill(2)
     write_behind = make()
     write_behind.drain()
@@ -437,6 +435,23 @@ def test_postgres_away_loses_nothing(
         assert len([stream_id for stream_id in journal.ids() if stream_id > last]) == 11
     until(lambda: rows(database_url, "SELECT seq FROM partitions") == [(journal.seq,)])
     assert rows(database_url, "SELECT count(*), count(DISTINCT seq) FROM entries") == [(journal.seq, journal.seq)]
+
+
+@pytest.mark.parametrize("place", [{"seq": 3}, {"epoch": 0}])
+def test_a_store_behind_the_ledger_is_left_to_a_restore(
+    journal: HandJournal, make: Make, database_url: str, place: dict[str, Any]
+) -> None:
+    """It has lost its tail: nothing is written from it, and nobody has to look before it can be rebuilt."""
+    journal.fill(2)
+    write_behind = make()
+    write_behind.drain()
+    before = contents(database_url)
+    journal.client.hset(journal.keys.meta, mapping=place)
+    for _ in range(4):
+        assert write_behind.turn(block=False) is None
+        time.sleep(0.01)
+    assert contents(database_url) == before
+    assert halted(database_url) is None
 
 
 def test_small_batches_gather_into_one_transaction(
