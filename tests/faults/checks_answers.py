@@ -35,7 +35,7 @@ def judge(books: Books, call: Call, keyed: dict[str, tuple[str, int, int]]) -> F
         return _acknowledged(books, call, keyed)
     epoch, seq = books.place
     # A decision that changed nothing under a new epoch stands at the last entry of the one before.
-    here = call.place == books.place or (call.place[0] > epoch and call.place[1] in (seq, 0))
+    here = call.place == books.place or (call.place[0] > epoch and call.place[1] == seq)
     if not here:
         return "place-missing", f"decided at {call.place}, the ledger goes from {books.place} past it"
     if call.fate == READ:

@@ -18,16 +18,15 @@ def epoch_goes_back(books: Books, entry: Entry) -> str | None:
 
 
 def seq_forks(books: Books, entry: Entry) -> str | None:
-    """A place is issued once."""
+    """A place is issued once, and a new epoch does not begin anew: holds are named by the seq of their making."""
     epoch, seq = books.place
-    return f"{entry.kind} after {epoch}/{seq}" if entry.epoch == epoch and entry.seq <= seq else None
+    return f"{entry.kind} after {epoch}/{seq}" if entry.epoch >= epoch and entry.seq <= seq else None
 
 
 def seq_has_a_gap(books: Books, entry: Entry) -> str | None:
-    """Seq counts on without a gap; a new epoch counts on, or begins at 1."""
+    """Seq counts on without a gap."""
     epoch, seq = books.place
-    begins = entry.epoch > epoch and entry.seq == 1
-    return f"after {epoch}/{seq}" if entry.epoch >= epoch and entry.seq > seq + 1 and not begins else None
+    return f"after {epoch}/{seq}" if entry.epoch >= epoch and entry.seq > seq + 1 else None
 
 
 def clock_goes_back(books: Books, entry: Entry) -> str | None:

@@ -15,7 +15,7 @@ def check_store(books: Books, store: StoreView, verdict: Verdict) -> None:
     """The store stands where the ledger ends, and every pool counts what the entries add up to."""
     verdict.checked["pools"] += len(store.pools)
     place, end = store.place, books.place
-    if not (place == end or (place[0] > end[0] and place[1] in (end[1], 0))):
+    if not (place == end or (place[0] > end[0] and place[1] == end[1])):
         verdict.add("store-place", books.partition, f"store {place}, ledger {end}")
     for pool in sorted({*store.pools, *books.pools}):
         book = books.pool(pool)

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from tests.faults.books import COMMITTED
 from tests.faults.history import Operation
 from tests.faults.index import APPLIED, READ, REFUSED, REUSED, UNKNOWN, Call
 from tests.faults.spoiling import Corruptions, Spoiler
@@ -281,3 +282,68 @@ def told_before_earlier_things_were_asked_for(s: Spoiler) -> None:
     invoked, ended = s.operations[at]
     assert ended is not None
     s.operations[at] = Operation(msgspec.structs.replace(invoked, at_ns=1), msgspec.structs.replace(ended, at_ns=2))
+
+
+# ---- other reasons that were none
+
+
+@told("refused-without-reason")
+def a_movement_that_the_counters_bear(s: Spoiler) -> None:
+    at, call = s.call(lambda c: c.verb == "move" and c.fate == REFUSED and _bearable(s, c), "a movement refused")
+    request = {**call.request, "quantity": 1}
+    invoked, ended = s.operations[at]
+    s.operations[at] = Operation(msgspec.structs.replace(invoked, request=request), ended)
+
+
+def _bearable(s: Spoiler, call: Call) -> bool:
+    """One unit of it could have been moved."""
+    assert call.partition is not None and call.place is not None
+    if call.body.get("code") != "movement-refused" or call.request.get("hold") or call.request["quantity"] < 0:
+        return False
+    book = s.folded(call.partition, call.place).pool((call.request["sku"], call.request.get("pool") or "default"))
+    return call.request["type"] == "shipment" and book.buckets[COMMITTED] > 0
+
+
+@told("refused-without-reason")
+def a_known_sku_is_called_unknown(s: Spoiler) -> None:
+    at, call = s.call(lambda c: c.verb == "read_stock" and c.fate == READ, "a read")
+    s.answer(at, status=404, body={"code": "unknown-sku", "sku": call.request["sku"]})
+
+
+@told("refused-without-reason")
+def a_sale_that_has_opened_is_called_closed(s: Spoiler) -> None:
+    at, call = s.call(lambda c: c.body.get("code") == "insufficient-stock" and s.alone(c), "a refusal")
+    code = s.roll.choice(("sale-closed", "sale-not-open"))
+    s.answer(at, body={"code": code, "sku": call.body["lines"][0]["sku"]})
+
+
+@told("refused-without-reason")
+def a_limit_that_leaves_room(s: Spoiler) -> None:
+    """With the true figures: what is asked for fits."""
+    at, call = s.call(
+        lambda c: c.verb == "hold" and c.body.get("code") == "purchase-limit-exceeded" and _has_room(c) and s.alone(c),
+        "a refusal",
+    )
+    request = {**call.request, "lines": [{"sku": call.body["sku"], "quantity": 1}]}
+    invoked, ended = s.operations[at]
+    s.operations[at] = Operation(msgspec.structs.replace(invoked, request=request), ended)
+
+
+def _has_room(call: Call) -> bool:
+    return bool(call.body["already"] < call.body["limit"]) and not call.request.get("allow_partial")
+
+
+@told("read-differs")
+def a_hold_that_was_never_made_is_read(s: Spoiler) -> None:
+    at, call = s.call(lambda c: c.verb == "read_hold" and c.fate == READ, "a read")
+    invoked, ended = s.operations[at]
+    request = {"hold": f"{call.request['hold']}f"}
+    s.operations[at] = Operation(msgspec.structs.replace(invoked, request=request), ended)
+
+
+@told("answer-differs")
+def an_answer_is_about_another_hold(s: Spoiler) -> None:
+    at, _ = s.call(_first(s, "commit", "release", "extend", "amend"), "a change")
+    invoked = s.operations[at].invoked
+    made = [c.hold for c in map(Call, s.operations) if c.fate == APPLIED and c.verb == "hold"]
+    s.answer(at, body={"id": s.choose([hold for hold in made if hold != invoked.request["hold"]], "another hold")})

@@ -84,6 +84,9 @@ class Shop:
         return status, replayed, body
 
     def _hold(self, key: str | None, request: dict[str, Any]) -> Answer:
+        for line in request["lines"]:
+            self.must_be_known(line["sku"])
+            self.must_be_on_sale(line["sku"])
         partial, lines = request.get("allow_partial"), []
         left: dict[tuple[str, str], int] = {}
         for line in request["lines"]:
@@ -189,6 +192,8 @@ class Shop:
 
     def _move(self, key: str | None, request: dict[str, Any]) -> Answer:
         kind, sku, q, at = request["type"], request["sku"], request["quantity"], request.get("pool") or "default"
+        if kind != "receipt":
+            self.must_be_known(sku)
         pool, buyer = self.pool(sku, at), None
         if request.get("hold"):
             sold = self.find(request)
@@ -227,6 +232,7 @@ class Shop:
 
     def _read_stock(self, _: str | None, request: dict[str, Any]) -> Answer:
         place = (request["sku"], request.get("pool") or "default")
+        self.must_be_known(place[0])
         self.take_back(place)
         pool = self.pool(*place)
         available, held, committed, damaged, in_transit = pool.units[1:]
@@ -246,8 +252,21 @@ class Shop:
         details: dict[str, Any] = {"pools": {"default": [safety, allowance]}, "counted": 0}
         if sku == LIMITED:
             details |= {"max_per_buyer": LIMIT, "counted": -1}
+        elif self.roll.random() < 0.2:
+            details |= self.roll.choice(({"opens_at_ms": T0_MS + 1_000}, {"closes_at_ms": T0_MS + 3_000}))
         self.policies[sku] = details
         self.write("policy", [(sku, "default", 0, 0, 0, 0, 0, 0)], None, details=details)
+
+    def must_be_known(self, sku: str) -> None:
+        if sku not in self.policies:
+            raise Refusal(404, "unknown-sku", sku=sku)
+
+    def must_be_on_sale(self, sku: str) -> None:
+        policy = self.policies[sku]
+        if self.now < policy.get("opens_at_ms", 0):
+            raise Refusal(409, "sale-not-open", sku=sku)
+        if self.now >= policy.get("closes_at_ms", self.now + 1):
+            raise Refusal(409, "sale-closed", sku=sku)
 
     def find(self, request: dict[str, Any]) -> dict[str, Any]:
         hold = self.holds.get(request["hold"])

@@ -9,6 +9,7 @@ from flashhold.domain.entries import Entry, PoolChange
 from tests.faults.checker import check
 from tests.faults.checks_answers import instant
 from tests.faults.corruptions import corruption
+from tests.faults.corruptions_otherwise import otherwise
 from tests.faults.corruptions_told import told
 from tests.faults.history import Answered, Fault, History, Invoked, Operation
 from tests.faults.spoiling import Corruption, NothingToSpoil, Spoiler
@@ -18,7 +19,7 @@ from tests.faults.visitors import correct
 
 pytestmark = pytest.mark.quick
 
-CORRUPTIONS = corruption.all + told.all
+CORRUPTIONS = corruption.all + otherwise.all + told.all
 NEED_A_JOURNAL = {"rows-differ", "chain-broken"}
 """Found in the journal's bytes, which made-up histories don't have: `test_recorded.py` looks for these."""
 

@@ -19,6 +19,7 @@ from flashhold.services.write_behind import WriteBehind
 from tests.conftest import _fresh_database
 from tests.faults.checker import check
 from tests.faults.corruptions import corruption
+from tests.faults.corruptions_otherwise import otherwise
 from tests.faults.corruptions_told import told
 from tests.faults.history import Answered, HistoryWriter, Lost, read_history
 from tests.faults.recorder import RecordingClient
@@ -187,7 +188,7 @@ def test_a_real_history_has_no_violation(real: Triple) -> None:
     assert kinds >= {"hold", "commit", "release", "expire", "extend", "amend", "receipt", "policy"}, kinds
 
 
-@pytest.mark.parametrize("each", corruption.all + told.all, ids=lambda c: str(c.name))
+@pytest.mark.parametrize("each", corruption.all + otherwise.all + told.all, ids=lambda c: str(c.name))
 def test_a_corruption_of_a_real_history_is_found(real: Triple, each: Corruption) -> None:
     """The same by the kind that the corruption names; those of the journal's bytes only here."""
     for seed in range(3):

@@ -63,6 +63,8 @@ class Visitors:
         verbs = ["hold"] * 8 + ["commit"] * 4 + ["release", "release", "extend", "amend", "move", "move", "read_hold"]
         verb = roll.choice([*verbs, "read_stock"])
         skus, holds = SKUS[shop.partition], self.holds[shop.partition][-40:]
+        if verb in ("hold", "read_stock") and roll.random() < 0.05:
+            skus = (*skus, "ghost")
         if verb == "read_stock":
             return verb, {"sku": roll.choice(skus)}
         if verb == "move":
