@@ -52,7 +52,7 @@ def _check(history: History, ledger: LedgerView, stores: list[StoreView], level:
             keyed.setdefault(entry.idempotency_key, (entry.partition, entry.epoch, entry.seq))
     _count(index, ledger, verdict)
     if level == "memory" and index.fault_ends:
-        index.forgets = True
+        index.at_memory = True
         _forgive(index, ledger, verdict)
     order = Order(index)
     for partition in sorted({*partitions, *(call.partition for call in index.calls if call.partition is not None)}):

@@ -25,14 +25,18 @@ def check_keys(index: Index, verdict: Verdict, keyed: dict[str, tuple[str, int, 
 
 
 def _still_remembered(index: Index, decided: list[Call], verdict: Verdict) -> list[Call]:
-    """Without the refusals of an epoch before the newest: the ledger, from which a new epoch is built, has none. Where
-    a fault may have taken a tail along, those from before the last fault are left out too."""
+    """Without the refusals of an epoch before the newest: the ledger, from which a new epoch is built, has none. At
+    `memory` neither those between which and the last answer something was broken: their memory may be gone."""
     if len(decided) < 2:
         return decided
-    ages = {call.id: (call.place or (0, 0))[0] for call in decided}
-    if index.forgets:
-        ages = {call.id: index.period(call.answered_ns) for call in decided}
-    kept = [call for call in decided if call.fate == APPLIED or ages[call.id] == max(ages.values())]
+    newest = max((call.place or (0, 0))[0] for call in decided)
+    last_ns = max(call.answered_ns for call in decided)
+    kept = [
+        call
+        for call in decided
+        if call.fate == APPLIED
+        or (call.place is not None and call.place[0] == newest and not index.forgets(call.answered_ns, last_ns))
+    ]
     if len(kept) < len(decided):
         verdict.checked["refusals forgotten"] += len(decided) - len(kept)
     return kept

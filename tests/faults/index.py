@@ -1,6 +1,7 @@
 """A history made ready for the rules: what became of each call, what belongs to one key, what was known when."""
 
 from bisect import bisect_left
+from itertools import zip_longest
 from typing import Any
 
 from flashhold.domain.entries import MOVEMENT_KINDS, Entry
@@ -88,8 +89,8 @@ class Index:
         self.calls = [Call(operation) for operation in history.operations]
         self.fault_ends = sorted(fault.at_ns for fault in history.faults if fault.phase == "end")
         self.faults: list[Fault] = history.faults
-        self.forgets = False
-        """Whether a fault may have taken something along: set for runs at `memory`."""
+        self.at_memory = False
+        """Whether a fault may have taken something along."""
         self.by_key: dict[str, list[Call]] = {}
         self._keyless: dict[tuple[str, str], list[Call]] = {}
         for call in self.calls:
@@ -118,6 +119,12 @@ class Index:
     def period(self, at_ns: int) -> int:
         """How many faults were over by then."""
         return bisect_left(self.fault_ends, at_ns)
+
+    def forgets(self, from_ns: int, until_ns: int) -> bool:
+        """Whether between the two something was broken that may have taken a memory along."""
+        begins = sorted(fault.at_ns for fault in self.faults if fault.phase == "begin")
+        broken = zip_longest(begins, self.fault_ends, fillvalue=until_ns)
+        return self.at_memory and any(begin < until_ns and end > from_ns for begin, end in broken)
 
     def timelines(self) -> tuple[dict[str, Timeline], dict[str, Timeline]]:
         """By partition what its answers told, and by hold what the answers about it told."""

@@ -97,6 +97,49 @@ def test_a_hole_is_never_forgiven() -> None:
         assert "acknowledged-lost" in _but_balances(spoiler, "memory").by_kind
 
 
+def _refused_then_granted(epoch: int, faults: list[Fault]) -> History:
+    """One key, refused in the first epoch and granted later, to another buyer."""
+    short = {"code": "insufficient-stock", "lines": [{"sku": "shoe", "pool": "default", "requested": 5, "sellable": 0}]}
+    lines = [{"sku": "shoe", "quantity": 5}]
+    hold: dict[str, Any] = {
+        "id": "h", "state": "held", "buyer": None, "created_at": instant(T0), "expires_at": instant(T0 + 1000),
+        "lines": [{"sku": "shoe", "pool": "default", "quantity": 5, "committed": 0, "released": 0}], "ended_at": None,
+        "reference": None, "reason": None, "reacquired": False, "metadata": {}, "partition": "p00", "epoch": epoch,
+        "seq": 2,
+    }  # fmt: skip
+    place = {"partition": "p00", "epoch": 1, "seq": 0}
+    asked = Invoked(1, 1 * MS, "w", "hold", "b", {"lines": lines})
+    received = Invoked(2, 3 * MS, "w", "move", "a", {"type": "receipt", "sku": "shoe", "quantity": 5})
+    again = Invoked(3, 5 * MS, "w", "hold", "b", {"lines": lines})
+    operations = [
+        Operation(asked, Answered(1, 2 * MS, 409, False, {**short, **place})),
+        Operation(received, None),
+        Operation(again, Answered(3, 7 * MS, 201, False, hold)),
+    ]
+    return History(operations, faults, [])
+
+
+def test_a_refusal_may_be_forgotten_with_its_epoch_or_in_a_fault_at_memory() -> None:
+    """The ledger has no refusals, so what is rebuilt from it knows none; anywhere else one key has one answer."""
+    fault = [Fault(4 * MS, "flush", "begin"), Fault(8 * MS, "flush", "end")]
+    for epoch, faults, level, clean in (
+        (1, [], "disk", False),
+        (1, fault, "disk", False),
+        (1, fault, "memory", True),
+        (2, fault, "disk", True),
+    ):
+        made = ("shoe", "default", 0, -5, 5, 0, 0, 0)
+        ledger = LedgerView(
+            [
+                _entry(1, T0, "receipt", "a", ("shoe", "default", -5, 5, 0, 0, 0, 0)),
+                _entry(2, T0, "hold", "b", made, hold="h", expires_at_ms=T0 + 1000)._replace(epoch=epoch),
+            ]
+        )
+        verdict = check(_refused_then_granted(epoch, faults), ledger, level=level)
+        assert verdict.clean == clean, (epoch, level, verdict.sentences())
+        assert clean or {"answers-differ", "two-firsts"} <= set(verdict.by_kind)
+
+
 def _entry(seq: int, at_ms: int, kind: str, key: str | None, change: tuple[Any, ...], **more: Any) -> Entry:
     return Entry(
         "p00", 1, seq, at_ms, kind, more.get("hold"), key, None, None, more.get("expires_at_ms"), None, None, None,
