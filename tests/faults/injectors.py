@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import redis
 
 from flashhold.embedded import processes
+from flashhold.engine.codec import unpack
+from flashhold.engine.engine import PoolCounters
 from flashhold.engine.keys import partition_keys
 from tests.faults.stack import OwnStack, Stack
 
@@ -171,20 +173,15 @@ def cut_tail(part: float) -> Callable[[Path], None]:
     return cut
 
 
-def flip_byte_behind(mark: bytes, offset: int, rng: random.Random) -> Callable[[Path], None]:
-    """Changes one byte, so many behind an occurrence of `mark` in the second half of the file."""
+def flip_last_byte_behind(mark: bytes, offset: int) -> Callable[[Path], None]:
+    """Changes one byte, so many behind the last occurrence of `mark` in the file."""
 
     def flip(file: Path) -> None:
         content = bytearray(file.read_bytes())
-        places = []
-        at = content.find(mark, len(content) // 2)
-        while at >= 0:
-            places.append(at)
-            at = content.find(mark, at + 1)
-        if not places:
+        at = content.rfind(mark)
+        if at < 0:
             raise Skipped(f"{mark!r} is nowhere in {file.name}")
-        place = rng.choice(places) + len(mark) + offset
-        content[place] ^= 0x01
+        content[at + len(mark) + offset] ^= 0x01
         file.write_bytes(content)
 
     return flip
@@ -222,11 +219,20 @@ _KEYS = partition_keys(PARTITION)
 
 
 def _spoil_counters(connection: Any, rng: random.Random) -> None:
-    """The counters of a pool as they would stand one unit higher: valid to every reader."""
+    """One bit of a pool's counters, so that they say another number available and are valid to every reader."""
     field = _field(connection, _KEYS.stock, rng, with_nul=True)
-    value = bytearray(connection.hget(_KEYS.stock, field) or b"")
-    value[-1] ^= 0x01
-    connection.hset(_KEYS.stock, field, bytes(value))
+    value = bytes(connection.hget(_KEYS.stock, field))
+    before = PoolCounters("", "", *unpack(value))
+    for place in range(len(value)):
+        spoilt = value[:place] + bytes([value[place] ^ 0x01]) + value[place + 1 :]
+        try:
+            after = PoolCounters("", "", *unpack(spoilt))
+        except (ValueError, TypeError):
+            continue
+        if isinstance(after.available, int) and after.available != before.available:
+            connection.hset(_KEYS.stock, field, spoilt)
+            return
+    raise Skipped("no bit of these counters makes another number")
 
 
 def _hincrby_meta(connection: Any, rng: random.Random) -> None:
@@ -261,18 +267,22 @@ FOREIGN_WRITES: dict[str, Foreign] = {
 """What somebody else may do to the keys of a partition, by name. Each is one command at a running server."""
 
 
-async def trim_unread(stack: Stack) -> Broken:
-    """XTRIM of records that the ledger does not have yet: the worker stands still meanwhile."""
+def trim(stack: Stack) -> None:
+    """XTRIM of the journal to its last record."""
+    with client(stack) as connection:
+        connection.xtrim(_KEYS.journal, maxlen=1, approximate=False)
+
+
+@asynccontextmanager
+async def worker_still(stack: Stack) -> AsyncIterator[None]:
+    """The worker stands still within this block, which begins once the journal holds records that it has not read."""
     pid = await living(stack, "worker")
-    at = time.monotonic()
     processes.send(pid, signal.SIGSTOP)
     try:
-        await asyncio.sleep(1.0)  # under load: some records gather
-        with client(stack) as connection:
-            connection.xtrim(_KEYS.journal, maxlen=1, approximate=False)
+        await asyncio.sleep(1.0)  # under load
+        yield
     finally:
         processes.send(pid, signal.SIGCONT)
-    return Broken("XTRIM of unread records", at, time.monotonic())
 
 
 async def repeatedly(step: Callable[[], Awaitable[Broken]], times: int, pause: Callable[[], float]) -> list[Broken]:

@@ -149,7 +149,10 @@ async def foreign(spoil: Callable[[Trial], Awaitable[None]], trial: Trial) -> No
         found_s = await _closed_after(trial)
         status, report = await asyncio.to_thread(trial.stack.command, "audit")
     trial.outcome.trials += 1
-    if status == 0:
+    repaired = found_s is not None and _epoch(trial) > 1
+    if repaired:
+        trial.note("rebuilt from the ledger by itself")
+    elif status == 0:
         trial.wrong("flashhold audit finds nothing")
     if found_s is None:
         what = [difference["what"] for difference in report.get("differences", [])][:3] or report.get("error")
@@ -178,13 +181,15 @@ async def _write(name: str, trial: Trial) -> None:
 
 
 async def _trim(trial: Trial) -> None:
-    await injectors.trim_unread(trial.stack)
+    async with injectors.worker_still(trial.stack):
+        injectors.trim(trial.stack)
 
 
 async def _flip(trial: Trial) -> None:
     assert isinstance(trial.stack, OwnStack)
-    flip = injectors.flip_byte_behind(b"payload\r\n", trial.rng.randint(8, 40), trial.rng)
-    await injectors.rewrite_aof(trial.stack, flip)
+    flip = injectors.flip_last_byte_behind(b"payload\r\n", trial.rng.randint(12, 30))
+    async with injectors.worker_still(trial.stack):
+        await injectors.rewrite_aof(trial.stack, flip)
 
 
 def _foreign(name: str, spoil: Callable[[Trial], Awaitable[None]]) -> Scenario:
