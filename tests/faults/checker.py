@@ -16,12 +16,11 @@ from tests.faults.checks_ledger import AFTER, BEFORE
 from tests.faults.checks_order import Order
 from tests.faults.checks_rest import check_balances, check_batches, check_store
 from tests.faults.history import History
-from tests.faults.index import APPLIED, UNKNOWN, Call, Index
+from tests.faults.index import APPLIED, UNKNOWN, Call, Index, Timeline
 from tests.faults.verdict import Verdict
 from tests.faults.views import LedgerView, StoreView
 
 LEVELS = ("memory", "disk", "replica", "ledger")
-_NOWHERE: Place = (-1, -1)
 
 
 def check(
@@ -118,21 +117,24 @@ def _forgive(index: Index, ledger: LedgerView, verdict: Verdict) -> None:
     last acknowledged change of the same epoch that the ledger still has. A hole before that is none of a lost tail's,
     so not forgiven. What a rebuilt store answers before the fault's end is noted is of a later epoch."""
     at = {(entry.partition, entry.epoch, entry.seq): entry for entry in ledger.entries}
-    answered = sorted((c for c in index.calls if c.place is not None), key=lambda call: call.answered_ns)
-    kept: dict[tuple[str, int], list[Place]] = {}
+    answered = [call for call in index.calls if call.place is not None and call.partition is not None]
+    kept: dict[tuple[str | None, int], list[tuple[int, Place]]] = {}
     for call in answered:
-        if call.fate == APPLIED and call.partition is not None and call.place is not None:
-            entry = at.get((call.partition, *call.place))
-            if entry is not None and call.key == entry.idempotency_key and call.hold in (None, entry.hold):
-                horizon = kept.setdefault((call.partition, call.place[0]), [_NOWHERE] * (len(index.fault_ends) + 1))
-                period = index.period(call.answered_ns)
-                horizon[period] = max(horizon[period], call.place)
+        assert call.place is not None and call.partition is not None
+        entry = at.get((call.partition, *call.place))
+        mine = entry is not None and call.key == entry.idempotency_key and call.hold in (None, entry.hold)
+        if call.fate == APPLIED and mine:
+            kept.setdefault((call.partition, call.place[0]), []).append((call.answered_ns, call.place))
+    timelines = {where: Timeline(told) for where, told in kept.items()}
+    begins = sorted(fault.at_ns for fault in index.faults if fault.phase == "begin")
     for call in answered:
-        period = index.period(call.answered_ns)
-        if period == len(index.fault_ends) or call.partition is None or call.place is None:
+        assert call.place is not None
+        fault = index.period(call.answered_ns)
+        if fault == len(index.fault_ends):
             continue
-        horizon = kept.get((call.partition, call.place[0]), [_NOWHERE] * (period + 1))
-        if call.place > max(horizon[: period + 1]):
+        # What was acknowledged after the fault had begun may have come from the store that was rebuilt.
+        begin_ns = begins[fault] if fault < len(begins) else index.fault_ends[fault]
+        if call.place > timelines.get((call.partition, call.place[0]), Timeline([])).before(begin_ns):
             call.forgiven = True
             verdict.checked["lost" if call.fate == APPLIED else "seen before a loss"] += 1
 

@@ -12,6 +12,7 @@ from tests.faults.corruptions import corruption
 from tests.faults.corruptions_otherwise import otherwise
 from tests.faults.corruptions_told import told
 from tests.faults.history import Answered, Fault, History, Invoked, Operation
+from tests.faults.simulated import entry_shown
 from tests.faults.spoiling import Corruption, NothingToSpoil, Spoiler
 from tests.faults.verdict import KEPT_MAX, KINDS
 from tests.faults.views import LedgerView
@@ -65,7 +66,16 @@ def _lost_tail(seed: int, *, fault_after: bool) -> Spoiler:
     spoiler.entries = [e for e in spoiler.entries if (e.epoch, e.seq) <= ends[e.partition]]
     spoiler.stores, spoiler.balances = [], {}
     if fault_after:
-        spoiler.faults = [Fault(0, "kill redis", "begin"), Fault(spoiler.end_ns + 1, "kill redis", "end")]
+        end_ns = spoiler.end_ns
+        spoiler.faults = [Fault(end_ns, "kill redis", "begin"), Fault(end_ns + 10, "kill redis", "end")]
+        # Served again under a new epoch, before whoever broke it has noticed.
+        like = next(entry for entry in spoiler.entries if entry.kind == "receipt" and not entry.reason)
+        again = spoiler.append(like, idempotency_key="after")
+        again = spoiler.change(spoiler.entries.index(again), epoch=again.epoch + 1)
+        change = again.changes[0]
+        request = {"type": "receipt", "sku": change.sku, "pool": change.pool, "quantity": change.available}
+        asked = Invoked(10**6, end_ns + 5, "w", "move", "after", request)
+        spoiler.operations.append(Operation(asked, Answered(10**6, end_ns + 6, 201, False, entry_shown(again))))
     return spoiler
 
 
