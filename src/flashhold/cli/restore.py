@@ -30,10 +30,13 @@ def restore(
     import os
 
     from flashhold.services.recovery import restore_by_hand
+    from flashhold.telemetry import configure_logging
     from flashhold.wiring import engine_options, read_settings
 
+    settings = read_settings()
+    configure_logging(settings.log_level, settings.log_format)  # to standard error: a report stands alone
     urls = (os.environ["FLASHHOLD_REDIS_URL"], os.environ["FLASHHOLD_DATABASE_URL"])
-    came = restore_by_hand(*urls, engine_options(read_settings()), leave=yes)
+    came = restore_by_hand(*urls, engine_options(settings), leave=yes)
     if json:
         print_json(_as_json(came))
     else:
@@ -73,10 +76,14 @@ def _sentences(came: "ByHand") -> list[str]:
         f"{done.place.epoch}, seq {done.place.seq} ({done.seconds:.1f} s).",
     ]
     if done.missing:
+        promised = (
+            "nobody had been told that they are kept"
+            if done.level in ("memory", "ledger")
+            else f"they were acknowledged at level {done.level}"
+        )
         said.append(
             f"Missing: {done.missing.entries} entries, seq {done.missing.first_seq} to {done.missing.last_seq} of "
-            f"epoch {done.missing.epoch}, which Redis had shown and the ledger had not yet; they were acknowledged at "
-            f"level {done.level}."
+            f"epoch {done.missing.epoch}, which Redis had shown and the ledger had not yet; {promised}."
         )
     said += [f"Given up, because it cannot follow the ledger: {batch}." for batch in done.dropped]
     return said
