@@ -77,5 +77,6 @@ def told(console: Console, outcome: Outcome) -> None:
     for sentence in [*outcome.notes, *outcome.violations[:10]]:
         console.print(f"    {sentence}", markup=False, highlight=False)
     if outcome.violations:
-        replay = f"make faults ARGS='--only {outcome.scenario} --seed {outcome.seed} --rounds 1'"
+        times = f"--trials {outcome.times} --rounds 1"
+        replay = f"make faults ARGS='--only {outcome.scenario} --seed {outcome.seed} {times}'"
         console.print(f"    again: {replay}", markup=False, highlight=False)

@@ -37,10 +37,12 @@ _STILL_S = 1.2
 
 @dataclass
 class Outcome:
-    """What a round showed. `trials`: faults injected, or requests sent where those are the trials."""
+    """What a round showed. `times`: how often it was to break something; `trials`: faults injected, or requests
+    sent where those are the trials."""
 
     scenario: str
     seed: int
+    times: int
     trials: int = 0
     requests: int = 0
     acknowledged: int = 0
@@ -237,13 +239,13 @@ async def carry_out(scenario: Scenario, seed: int, reports: Path, times: int | N
     proxy = ProxyThread(seed, setting.before_redis or setting.before_api)
     history = HistoryWriter(directory / "history.jsonl")
     stack = _deployed(setting, directory / "data", proxy)
-    outcome = Outcome(scenario.name, seed)
+    outcome = Outcome(scenario.name, seed, times or scenario.times)
     try:
         await asyncio.to_thread(stack.start)
         url = proxy.before(stack.url) if setting.before_api else stack.url
         async with RecordingClient(url, stack.admin_key, history) as caller:
             load = Load(caller, seed, setting.mix, buyers=setting.buyers, rate_per_s=setting.rate_per_s)
-            trial = Trial(stack, load, history, random.Random(seed), outcome, times or scenario.times, proxy)
+            trial = Trial(stack, load, history, random.Random(seed), outcome, outcome.times, proxy)
             await load.stock()
             async with load.running():
                 await scenario.torment(trial)
