@@ -1,6 +1,6 @@
 # `make run` and `make test` need Python 3.11 or later and nothing else: the stores come as wheels.
 
-.PHONY: setup run test bench drop docs lint
+.PHONY: setup run test faults bench drop docs lint
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -16,6 +16,8 @@ BUYERS ?= 5000
 # Some benches, on one kind of server: make bench ONLY=engine,http SERVER=valkey
 ONLY ?=
 SERVER ?=
+# How long to break things: make faults MINUTES=60
+MINUTES ?= 10
 # More for the programs behind the targets: make test ARGS="tests/stories -x"
 ARGS ?=
 
@@ -55,6 +57,9 @@ run: $(INSTALLED)
 
 test: $(INSTALLED)
 	@exec $(VENV)/bin/python -m pytest $(ARGS)
+
+faults: $(INSTALLED)
+	@exec $(VENV)/bin/python -m tests.faults.run --minutes $(MINUTES) $(ARGS)
 
 bench: $(INSTALLED)
 	@exec $(VENV)/bin/python -m loadtests.bench $(if $(ONLY),--only $(ONLY)) $(if $(SERVER),--server $(SERVER)) $(ARGS)

@@ -66,7 +66,10 @@ ENTRY_KINDS: dict[str, tuple[str, str]] = {
         "none",
         "a SKU's rules changed; reason `buyers-counted`: what buyers had before its first limit is counted now",
     ),
-    "restore": ("none", "a store rebuilt from the ledger; no command does that yet"),
+    "restore": (
+        "none",
+        "Redis rebuilt from the ledger: the first entry of its epoch; `details` say what is missing",
+    ),
 }
 
 UNITS = (  # by the end of the name; the first that fits

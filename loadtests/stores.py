@@ -111,8 +111,8 @@ def running(
             stdin=subprocess.DEVNULL,
             cwd=REPOSITORY,
             env={**os.environ, **(environment or {})},
-            # However this run ends, its servers end. Safe: the function only makes a system call.
-            preexec_fn=processes.die_with_parent(stop_signal),  # noqa: PLW1509
+            # However this run ends, its servers end.
+            preexec_fn=processes.die_with_parent(stop_signal),  # noqa: PLW1509  it makes one system call
         )
     pin(process.pid, core)
     try:

@@ -17,10 +17,12 @@ import pytest
 import pytest_asyncio
 import redis
 
+from flashhold import Engine
 from flashhold.embedded.binaries import RedisBinary, redis_binaries
 from flashhold.embedded.child import Child
 from flashhold.embedded.servers import PostgresServer, RedisServer
 from flashhold.ledger import upgrade
+from tests.ledger.journals import HandJournal
 
 REDIS_BINARIES = {f"{binary.product}-{binary.version[0]}": binary for binary in redis_binaries()}
 """By the name that a test's parameter shows: `redis-7`, `valkey-9`."""
@@ -154,11 +156,17 @@ def _execute(postgres: PostgresServer, statement: str) -> None:
         connection.execute(statement)
 
 
+@pytest.fixture
+def journal(one_redis_url: str) -> Iterator[HandJournal]:
+    """An empty hand-made journal."""
+    made = HandJournal(one_redis_url)
+    yield made
+    made.close()
+
+
 @pytest_asyncio.fixture
 async def engine(redis_url: str) -> AsyncIterator[Any]:
     """An engine on an empty, installed partition."""
-    from flashhold import Engine  # noqa: PLC0415
-
     async with await Engine.connect(redis_url) as connected:
         await connected.install()
         yield connected

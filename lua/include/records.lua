@@ -100,7 +100,7 @@ local function flush_records(head)
         values[#values + 1] = r.digest
         if r.state == REMEMBERED then
             -- A remembered movement answers with the chain of its batch, known only now.
-            if r.reply[1] == ENTRY then r.reply[7] = head end
+            if r.reply[1] == ENTRY and not r.reply[7] then r.reply[7] = head end
             -- Refusals of a crowd share one table.
             packed_replies[r.reply] = packed_replies[r.reply] or pack(r.reply)
             values[#values + 1] = REMEMBERED_HEAD .. pack(r.fingerprint, r.hold) .. packed_replies[r.reply]

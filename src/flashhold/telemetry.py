@@ -67,6 +67,12 @@ class HttpMetrics:
             registry=self.registry,
             multiprocess_mode="livemin",
         )
+        self.missing_entries = Gauge(
+            "flashhold_missing_entries",
+            "Entries that Redis had shown and that the last restore could not bring back.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
         self.failures = Counter(
             "flashhold_http_failures",
             "Answers 500: faults of the program, each is logged with its traceback.",

@@ -24,10 +24,14 @@ from flashhold.ledger.schema import upgrade
 from flashhold.ledger.writer import LedgerWriter
 from flashhold.services import count_buyers
 from flashhold.services.gauges import WorkerGauges
+from flashhold.services.recovery import Recovery
 from flashhold.services.sweep import Sweeper, wait
 from flashhold.services.write_behind import WriteBehind
 from flashhold.settings import Settings
 from flashhold.wiring import engine_options, read_settings
+
+LOOK_PAUSE_S = 0.5
+"""Between two looks at whether the store still has what the ledger has."""
 
 _log = telemetry.logger(__name__)
 
@@ -97,20 +101,49 @@ async def _prepare(database_url: str, stop: asyncio.Event) -> bool:
 
 
 async def _sweep(settings: Settings, gauges: WorkerGauges, stop: asyncio.Event) -> None:
+    """Sweep and count for as long as the store has what the ledger has; where it has not, see to that first."""
+    chosen = engine_options(settings)
     # Nobody waits for a sweep's acknowledgement, and a sweep that is lost is simply made again.
-    options = dataclasses.replace(engine_options(settings), durability=Durability.MEMORY)
-    while not stop.is_set():
-        try:
-            engine = await Engine.connect(settings.redis_url, options=options)
-        except Misconfigured:
-            raise
-        except FlashHoldError as error:
-            _log.warning("store-not-reached", reason=str(error))
-            await wait(stop, random.uniform(0.2, 1.0))
-            continue
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(Sweeper(engine, gauges=gauges).run(stop))
-                tasks.create_task(count_buyers.run(engine, settings.database_url, stop))
-        finally:
-            await engine.close()
+    options = dataclasses.replace(chosen, durability=Durability.MEMORY)
+    client = blocking_client(settings.redis_url)
+    recovery = Recovery(client, settings.database_url, chosen, gauges=gauges)
+    try:
+        while not stop.is_set():
+            if not (await asyncio.to_thread(recovery.look)).sound:
+                await wait(stop, random.uniform(0.2, 0.5))
+                continue
+            try:
+                engine = await Engine.connect(settings.redis_url, options=options)
+            except Misconfigured:
+                raise
+            except FlashHoldError as error:
+                _log.warning("store-not-reached", reason=str(error))
+                await wait(stop, random.uniform(0.2, 1.0))
+                continue
+            try:
+                await _while_sound(engine, recovery, settings, gauges, stop)
+            finally:
+                await engine.close()
+    finally:
+        recovery.close()
+        client.close()
+
+
+async def _while_sound(
+    engine: Engine, recovery: Recovery, settings: Settings, gauges: WorkerGauges, stop: asyncio.Event
+) -> None:
+    """Sweep until `stop`, or until the store has lost something: from then on nothing may be written into it."""
+    over = asyncio.Event()
+
+    async def watch() -> None:
+        while not stop.is_set():
+            await wait(stop, LOOK_PAUSE_S)
+            recovery.was_shown(*engine.seen)
+            if stop.is_set() or not (await asyncio.to_thread(recovery.look)).sound:
+                break
+        over.set()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(watch())
+        tasks.create_task(Sweeper(engine, gauges=gauges).run(over))
+        tasks.create_task(count_buyers.run(engine, settings.database_url, over))

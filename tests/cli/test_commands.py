@@ -36,7 +36,8 @@ def flashhold(tmp_path: Path, *words: str) -> "subprocess.CompletedProcess[str]"
 def test_every_promised_command_is_there() -> None:
     """Nothing is offered that does nothing, and nothing promised is missing."""
     assert {" ".join(words) for words in NAMES} == {
-        "up", "serve", "worker", "migrate", "keys create", "keys list", "keys revoke", "doctor", "audit", "rehearse",
+        "up", "serve", "worker", "migrate", "keys create", "keys list", "keys revoke", "doctor", "audit", "resume",
+        "restore", "rehearse",
     }  # fmt: skip
 
 
@@ -58,7 +59,9 @@ def test_usage_is_status_2(words: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("words", [["doctor"], ["audit"], ["migrate"], ["keys", "list"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["doctor"], ["audit"], ["migrate"], ["keys", "list"], ["resume", "p00"]], ids=" ".join
+)
 def test_no_store_to_speak_to_is_status_3(words: list[str], tmp_path: Path) -> None:
     """Nothing is guessed: the sentence names the variable and the option, and `--json` is still one JSON object."""
     said = flashhold(tmp_path, *words)

@@ -1,5 +1,6 @@
 """The files by which others deploy FlashHold, checked as far as that goes without Docker."""
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from flashhold.embedded import servers
+from flashhold.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,6 +49,31 @@ def test_compose_publishes_only_the_api(services: dict[str, Any]) -> None:
     """The stores are not reachable from outside, the API only from the same machine."""
     assert [name for name, service in services.items() if "ports" in service] == ["api"]
     assert services["api"]["ports"][0].startswith("127.0.0.1:")
+
+
+@pytest.mark.quick
+def test_compose_sets_what_there_is_to_set(services: dict[str, Any]) -> None:
+    """Every variable of ours is a setting, so that none is set in vain, and its value is one that is taken."""
+    for name in ("migrate", "api", "worker"):
+        given = services[name]["environment"]
+        assert {"FLASHHOLD_REDIS_URL", "FLASHHOLD_DATABASE_URL"} <= given.keys()
+        known = {f"FLASHHOLD_{field.upper()}": field for field in Settings.model_fields}
+        assert given.keys() <= known.keys()
+        plain = {known[variable]: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", value) for variable, value in given.items()}
+        Settings(**plain)
+
+
+@pytest.mark.quick
+def test_compose_knows_who_is_well_and_keeps_the_data(services: dict[str, Any]) -> None:
+    """Whatever goes on running is asked whether it does its work, and both stores keep their files in a volume."""
+    running = [name for name, service in services.items() if service["restart"] == "unless-stopped"]
+    assert sorted(running) == ["api", "postgres", "redis", "worker"]
+    for name in running:
+        assert services[name]["healthcheck"]["test"], name
+    port = services["worker"]["environment"]["FLASHHOLD_WORKER_METRICS_PORT"]
+    assert f":{port}/" in services["worker"]["healthcheck"]["test"][-1]
+    assert services["redis"]["volumes"] == ["redis:/data"]
+    assert services["postgres"]["volumes"] == ["postgres:/var/lib/postgresql/data"]
 
 
 @pytest.mark.quick

@@ -78,5 +78,13 @@ def test_a_wheel_has_the_command(installed: Path, tmp_path: Path) -> None:
         [installed, "-m", "flashhold", "--help"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert asked.returncode == 0, asked.stderr
-    for command in ("up", "serve", "worker", "migrate", "keys", "doctor", "audit", "rehearse"):
+    for command in ("up", "serve", "worker", "migrate", "keys", "doctor", "audit", "resume", "rehearse"):
         assert f" {command} " in asked.stdout
+
+
+def test_a_wheel_has_its_licence(installed: Path) -> None:
+    """The text of the licence that the metadata names comes along, whole."""
+    [text] = installed.parent.parent.rglob("flashhold-*.dist-info/licenses/LICENSE")
+    assert text.read_text() == (ROOT / "LICENSE").read_text()
+    assert "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION" in text.read_text()
+    assert "limitations under the License." in text.read_text()

@@ -4,6 +4,7 @@ import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pytest
 import redis
@@ -11,6 +12,7 @@ import redis
 from flashhold import Engine, Line
 from flashhold.domain.entries import BUCKETS, KINDS
 from flashhold.engine.journal import Journal, decode_batch
+from flashhold.settings import DurabilityLevel
 from tests.docs.blocks import ROOT
 
 
@@ -46,6 +48,17 @@ def test_an_outdated_table_is_noticed() -> None:
     """The comparison can fail."""
     outdated = "<!-- made: buckets -->\n\n| bucket |\n\n<!-- /made -->"
     assert generate.filled(outdated) != outdated
+
+
+@pytest.mark.quick
+def test_the_levels_offered_are_those_that_can_be_chosen() -> None:
+    """The page on durability marks what the setting does not take yet, and forgets no level that it takes."""
+    page = (ROOT / "docs" / "explanation" / "durability.md").read_text(encoding="utf-8")
+    offered = dict(re.findall(r"^\| `(\w+)` \| (yes|not yet)", page, re.MULTILINE))
+    assert list(offered) == ["memory", "disk", "replica", "ledger"]
+    assert {level for level, is_offered in offered.items() if is_offered == "yes"} == set(get_args(DurabilityLevel))
+    sections = re.findall(r"^## `(\w+)`(: not offered yet)?$", page, re.MULTILINE)
+    assert [(level, bool(mark)) for level, mark in sections] == [(one, offered[one] == "not yet") for one in offered]
 
 
 def _moves(words: str) -> set[tuple[str, int]]:

@@ -1,6 +1,7 @@
 """Getting to a store, making sure that it is the right one, and the plain reads."""
 
 import asyncio
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -125,3 +126,16 @@ async def test_what_is_under_way_ends_before_closing(redis_url: str) -> None:
     assert all(isinstance(one, Applied) for one in await asyncio.gather(*asked))
     with pytest.raises(StoreUnavailable):
         await engine.read_stock("shoe")
+
+
+async def test_who_is_told_that_the_store_is_down_gets_an_error_of_its_own(redis_url: str) -> None:
+    """The same words for everybody, but not the same object: its traceback would grow with every caller."""
+    engine = await Engine.connect(redis_url)
+    await engine.close()
+    told = []
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable, match="the engine was closed") as refused:
+            await engine.read_stock("shoe")
+        told.append(refused.value)
+    assert len({id(error) for error in told}) == 3
+    assert len({len(traceback.extract_tb(error.__traceback__)) for error in told}) == 1

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from flashhold.http import responses
 from flashhold.http.front import Front
 from tests.http.conftest import Api
 
@@ -134,8 +135,6 @@ async def test_a_fault_of_ours_is_a_problem_without_internals(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hot: bool
 ) -> None:
     """500 internal-error on either way, the fault only in the log, and the connection goes on."""
-    from flashhold.http import responses  # noqa: PLC0415
-
     sku = await api.stocked()
 
     def broken(_: Any) -> bytes:

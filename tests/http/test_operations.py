@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import redis
+from sqlalchemy import text
 
 from flashhold.domain.errors import Recovering
 from flashhold.embedded.child import Child
 from flashhold.engine.journal import Place
+from flashhold.ledger.connect import connect_sync
 from flashhold.ledger.reader import LedgerPlace
 from flashhold.services.readiness import compare
 from tests.http.conftest import Api, running_api, valkey
@@ -123,10 +125,6 @@ async def test_too_many_waiting(one_redis_url: str, database_url: str) -> None:
 
 async def test_a_ledger_ahead_of_redis_closes_the_door(redis_servers: Callable[[str], str], database_url: str) -> None:
     """A Redis behind the ledger at start decides nothing: an old backup must not sell again what is sold."""
-    from sqlalchemy import text  # noqa: PLC0415
-
-    from flashhold.ledger.connect import connect_sync  # noqa: PLC0415
-
     row = "INSERT INTO partitions VALUES ('p00', 1, 50, 'aa', '0-1', 1, NULL, now(), NULL, now())"
     engine = connect_sync(database_url)
     with engine.begin() as connection:

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -12,19 +12,31 @@ from tests.http.conftest import Api
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-def same(first: httpx.Response, again: httpx.Response) -> None:
-    """The second answer repeats the first one byte for byte, and says so."""
-    assert (again.status_code, again.content) == (first.status_code, first.content)
+class Seen(NamedTuple):
+    """What a client sees of an answer."""
+
+    status: int
+    content: bytes
+    location: str | None
+    replayed: str
+
+
+def seen(answer: httpx.Response) -> Seen:
+    headers = answer.headers
+    return Seen(answer.status_code, answer.content, headers.get("location"), headers["idempotency-replayed"])
+
+
+def repeated(first: httpx.Response) -> Seen:
+    """What a repetition must look like: the first answer byte for byte, and it says so."""
     assert first.headers["idempotency-replayed"] == "false"
-    assert again.headers["idempotency-replayed"] == "true"
-    assert again.headers.get("location") == first.headers.get("location")
+    return seen(first)._replace(replayed="true")
 
 
 async def twice(api: Api, path: str, body: Any, method: str = "POST") -> httpx.Response:
     """Ask twice with one key; the first answer, once the second has been compared with it."""
     headers = {"Idempotency-Key": uuid.uuid4().hex}
     first = await api.client.request(method, path, json=body, headers=headers)
-    same(first, await api.client.request(method, path, json=body, headers=headers))
+    assert seen(await api.client.request(method, path, json=body, headers=headers)) == repeated(first)
     return first
 
 
@@ -41,7 +53,8 @@ async def test_an_accepted_answer_sticks(api: Api) -> None:
         ("commit", {"reference": "order"}),
     ):
         assert (await twice(api, f"{path}/{verb}", body)).status_code == 200
-    await twice(api, "/v1/movements", {"type": "shipment", "sku": sku, "quantity": 3})
+    shipment = {"type": "shipment", "sku": sku, "quantity": 3}
+    assert (await twice(api, "/v1/movements", shipment)).status_code == 201
     assert (await twice(api, f"/v1/skus/{sku}", {"safety_stock": 1}, "PATCH")).status_code == 200
     assert (await twice(api, f"/v1/skus/{sku}", {"safety_stock": 2}, "PUT")).status_code == 200
     stock = await api.stock(sku)
@@ -54,7 +67,7 @@ async def test_a_hold_replays_as_it_was_made(api: Api) -> None:
     body, key = {"lines": [{"sku": sku, "quantity": 1}]}, uuid.uuid4().hex
     first = await api.post("/v1/holds", body, key=key)
     await api.post(f"{first.headers['location']}/commit")
-    same(first, await api.post("/v1/holds", body, key=key))
+    assert seen(await api.post("/v1/holds", body, key=key)) == repeated(first)
     assert first.json()["state"] == "held"
 
 
@@ -67,8 +80,8 @@ async def test_a_refused_answer_sticks(api: Api) -> None:
     short = await api.post("/v1/holds", body, key=keys[1])
     assert (unknown.json()["code"], short.json()["code"]) == ("unknown-sku", "insufficient-stock")
     await api.post("/v1/movements", {"type": "receipt", "sku": sku, "quantity": 5}, key="new")
-    same(unknown, await api.post("/v1/holds", body, key=keys[0]))
-    same(short, await api.post("/v1/holds", body, key=keys[1]))
+    assert seen(await api.post("/v1/holds", body, key=keys[0])) == repeated(unknown)
+    assert seen(await api.post("/v1/holds", body, key=keys[1])) == repeated(short)
     assert (await api.post("/v1/holds", body, key="new")).status_code == 201
 
 
@@ -157,7 +170,7 @@ async def test_equal_meanings_are_one_payload(api: Api) -> None:
         f'{{"lines":[{{"sku":"{sku}","quantity":1,"pool":"default"}}],"buyer":null}}',
         f'{{"metadata":{{}},"allow_partial":false,"ttl_seconds":null,"lines":[{{"sku":"\\u0073{sku[1:]}","quantity":1,"pool":null}}]}}',
     ):
-        same(first, await api.post("/v1/holds", key=key, content=text.encode(), headers=headers))
+        assert seen(await api.post("/v1/holds", key=key, content=text.encode(), headers=headers)) == repeated(first)
 
 
 @pytest.mark.parametrize("different", [False, True])
@@ -192,9 +205,10 @@ async def test_commit_and_release_repeat_without_a_key(api: Api) -> None:
     sold, dropped = await api.held(sku, 2), await api.held(sku)
     commit = f"/v1/holds/{sold['id']}/commit"
     first = await api.post(commit, {"reference": "o-1"})
-    same(first, await api.post(commit, {"reference": "o-1"}))
-    same(first, await api.post(commit, {"reference": "o-1", "lines": [{"sku": sku, "quantity": 2}]}))
+    assert seen(await api.post(commit, {"reference": "o-1"})) == repeated(first)
+    assert seen(await api.post(commit, {"reference": "o-1", "lines": [{"sku": sku, "quantity": 2}]})) == repeated(first)
     for other in ({"reference": "o-2"}, {}, {"reference": "o-1", "lines": [{"sku": sku, "quantity": 1}]}):
         assert (await api.post(commit, other)).json()["code"] == "already-committed"
     release = f"/v1/holds/{dropped['id']}/release"
-    same(await api.post(release, {"reason": "x"}), await api.post(release, {"reason": "y"}))
+    dropping = await api.post(release, {"reason": "x"})
+    assert seen(await api.post(release, {"reason": "y"})) == repeated(dropping)

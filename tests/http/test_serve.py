@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -122,8 +123,6 @@ def test_children_end_with_a_killed_parent(environ: dict[str, str]) -> None:
 
 def test_a_taken_port_is_said_plainly() -> None:
     """A port that somebody has is a misconfiguration with words, not a traceback."""
-    import socket  # noqa: PLC0415
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

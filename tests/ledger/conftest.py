@@ -11,14 +11,6 @@ from tests.ledger.journals import HandJournal
 
 
 @pytest.fixture
-def journal(one_redis_url: str) -> Iterator[HandJournal]:
-    """An empty hand-made journal."""
-    made = HandJournal(one_redis_url)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def written(journal: HandJournal, database_url: str) -> Iterator[Callable[[], None]]:
     """Writes what the journal holds into the ledger: `written()`."""
     writing = WriteBehind(Journal(journal.client, "p00"), LedgerWriter(database_url, "p00", holder="test"))

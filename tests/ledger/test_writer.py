@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -33,7 +34,7 @@ def receipt(seq: int, quantity: int = 5, **members: object) -> Entry:
     entry = Entry(
         "p00", 1, seq, 1_000, "receipt", None, f"r{seq}", "fp", None, None, None, None, None, (change,), None, ""
     )
-    return entry._replace(**members)  # type: ignore[arg-type]
+    return entry._replace(**members)  # type: ignore[arg-type]  # whichever the test wants
 
 
 def write(writer: LedgerWriter, lease: Lease, one: Batch, *entries: Entry) -> None:
@@ -123,7 +124,8 @@ def test_only_from_the_cursor_on(database_url: str, two: tuple[LedgerWriter, Led
     write(writer, lease, batch(1), receipt(1))
     before = contents(database_url)
     for wrong in ({"seq": 0}, {"seq": 2}, {"chain": "e" * 40}):
-        cursor = lease.cursor._replace(**{"seq": 1, "chain": "f" * 40, **wrong})  # type: ignore[arg-type]
+        believed: dict[str, Any] = {"seq": 1, "chain": "f" * 40, **wrong}
+        cursor = lease.cursor._replace(**believed)
         with pytest.raises(Fenced):
             write(writer, lease._replace(cursor=cursor), batch(2), receipt(2))
         with pytest.raises(Fenced):
@@ -168,7 +170,11 @@ def test_nobody_writes_a_halted_partition(database_url: str, two: tuple[LedgerWr
     first.hand_over(lease)
     seen = second.claim()
     assert seen is not None and seen.halted == "a fork"
-    assert second.resume() and not second.resume()
+    standing = second.standing()
+    assert standing is not None and standing.halted == "a fork"
+    assert not second.resume(standing._replace(halted="another reason"))
+    assert not second.resume(standing._replace(cursor=standing.cursor._replace(seq=1)))
+    assert second.resume(standing) and not second.resume(standing)
     write(second, seen, batch(1), receipt(1))
     assert rows(database_url, "SELECT seq FROM entries") == [(1,)]
 

@@ -1,6 +1,7 @@
 """The three designs that FlashHold is compared with, in the race that decides between them."""
 
 import asyncio
+import importlib
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
 
@@ -19,8 +20,6 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def baseline(name: str) -> ModuleType:
-    import importlib  # noqa: PLC0415  (after the environment is set)
-
     return importlib.import_module(f"loadtests.baselines.{name}")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import redis
 
 from flashhold import Engine, EngineOptions
+from flashhold.domain.errors import Recovering, StoreUnavailable
 from flashhold.domain.model import Hold, Line
 from flashhold.domain.outcomes import Applied
 from flashhold.engine.durability import Durability
@@ -21,9 +22,10 @@ from flashhold.services.write_behind import WriteBehind
 class Shop:
     """What a test does in it, and what it can look at."""
 
-    def __init__(self, engine: Engine, client: "redis.Redis", database_url: str) -> None:
+    def __init__(self, engine: Engine, client: "redis.Redis", url: str, database_url: str) -> None:
         self.engine = engine
         self.client = client
+        self.url = url
         self.keys = partition_keys("p00")
         self.database_url = database_url
         self.writing = WriteBehind(Journal(client, "p00"), LedgerWriter(database_url, "p00", holder="shop"))
@@ -73,6 +75,17 @@ class Shop:
         await engine.move("transfer", sock.sku, 2, key=self.key(), to_pool="eu")
         await self.hold(Line(sock.sku, 1), Line(sock.sku, 1, "eu"), buyer="ann")
 
+    async def served(self, epoch: int, seconds: float = 20) -> None:
+        """Wait until the partition decides under this epoch."""
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    if (await self.engine.place()).epoch >= epoch:
+                        return
+                except (Recovering, StoreUnavailable):
+                    pass
+                await asyncio.sleep(0.02)
+
     async def audit(self) -> Report:
         """Write everything down, then audit."""
         self.writing.drain()
@@ -90,7 +103,7 @@ async def open_shop(redis_url: str, database_url: str, **options: Any) -> AsyncI
     with redis.Redis.from_url(redis_url) as client:
         async with await Engine.connect(redis_url, options=chosen) as engine:
             await engine.install()
-            shop = Shop(engine, client, database_url)
+            shop = Shop(engine, client, redis_url, database_url)
             try:
                 yield shop
             finally:

@@ -77,7 +77,7 @@ async def test_a_store_that_is_away_is_waited_for(one_redis_url: str, database_u
                 raise StoreUnavailable
             return await sweep()
 
-        sweeper.sweep = failing  # type: ignore[method-assign]
+        sweeper.sweep = failing  # type: ignore[method-assign]  # in place of the store
         await shop.engine.move("receipt", "shoe", 3, key="r")
         await shop.hold(Line("shoe", 1), ttl_ms=1)
         stop = asyncio.Event()

@@ -17,7 +17,7 @@ AUDIT_EXAMPLE = "Example: flashhold audit --data-dir ./flashhold-data --json"
 
 def doctor(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
     """Check the stores' settings: a sentence for each that is unsafe."""
-    from flashhold.services.store_check import check  # noqa: PLC0415
+    from flashhold.services.store_check import check
 
     checked = check(redis_url(data_dir), database_url(data_dir))
     if json:
@@ -56,10 +56,10 @@ def audit(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
 
 
 async def _audited(redis_url: str, database_url: str) -> "Report":
-    from flashhold.engine.durability import Durability  # noqa: PLC0415
-    from flashhold.engine.engine import Engine  # noqa: PLC0415
-    from flashhold.engine.options import EngineOptions  # noqa: PLC0415
-    from flashhold.services.audit import audit as audit_partition  # noqa: PLC0415
+    from flashhold.engine.durability import Durability
+    from flashhold.engine.engine import Engine
+    from flashhold.engine.options import EngineOptions
+    from flashhold.services.audit import audit as audit_partition
 
     # An audit writes nothing, so it needs no durability, and must also be possible on a store that lacks it.
     async with await Engine.connect(redis_url, options=EngineOptions(durability=Durability.MEMORY)) as engine:

@@ -1,12 +1,12 @@
 """`flashhold keys`: make, list and revoke API keys, in the ledger's table of them."""
 
-from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flashhold.cli.reporting import FINDINGS, print_json
 from flashhold.cli.stores import DEFAULT_DATA_DIR, DataDir, Json, database_url
+from flashhold.domain.instants import milliseconds, rfc3339
 
 if TYPE_CHECKING:
     from flashhold.ledger.api_keys import KeyListed
@@ -24,7 +24,7 @@ def create(
     json: Json = False,
 ) -> None:
     """Make a key. It is shown this once: the ledger keeps only its hash."""
-    from flashhold.ledger import api_keys  # noqa: PLC0415
+    from flashhold.ledger import api_keys
 
     if unknown := sorted(set(scope) - set(api_keys.SCOPES)):
         raise typer.BadParameter(f"no such scope: {', '.join(unknown)}", param_hint="--scope")
@@ -39,7 +39,7 @@ def create(
 @app.command("list", epilog="Example: flashhold keys list --json")
 def list_keys(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
     """List all keys, revoked ones too; never their secrets."""
-    from flashhold.ledger import api_keys  # noqa: PLC0415
+    from flashhold.ledger import api_keys
 
     rows = [_shown(row) for row in api_keys.listed(database_url(data_dir))]
     if json:
@@ -57,7 +57,7 @@ def revoke(
     json: Json = False,
 ) -> None:
     """Shut a key out; within 5 s no process takes it any more."""
-    from flashhold.ledger import api_keys  # noqa: PLC0415
+    from flashhold.ledger import api_keys
 
     found = api_keys.revoke(database_url(data_dir), id)
     if json:
@@ -71,7 +71,4 @@ def revoke(
 def _shown(row: "KeyListed") -> dict[str, Any]:
     """A row of the list with its times as the API writes them."""
     times = {name: getattr(row, name) for name in ("created_at", "revoked_at")}
-    return row._asdict() | {
-        name: at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else None
-        for name, at in times.items()
-    }
+    return row._asdict() | {name: rfc3339(milliseconds(at)) if at else None for name, at in times.items()}

@@ -24,8 +24,8 @@ def serve(
     for name, value in (("HOST", host), ("PORT", port), ("PROCESSES", processes)):
         if value is not None:
             os.environ[f"FLASHHOLD_{name}"] = str(value)
-    from flashhold.http.serve import run  # noqa: PLC0415
-    from flashhold.wiring import read_settings  # noqa: PLC0415
+    from flashhold.http.serve import run
+    from flashhold.wiring import read_settings
 
     run(read_settings())
 
@@ -33,15 +33,15 @@ def serve(
 def worker(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Carry the journal into the ledger and expire holds, until SIGTERM; then finish the batch in hand."""
     use_stores(data_dir)
-    from flashhold.wiring import read_settings  # noqa: PLC0415
-    from flashhold.worker import run  # noqa: PLC0415
+    from flashhold.wiring import read_settings
+    from flashhold.worker import run
 
     run(read_settings())
 
 
 def migrate(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
     """Bring the ledger's tables to what this version needs. Any number of times, from any number of machines."""
-    from flashhold.ledger import upgrade  # noqa: PLC0415
+    from flashhold.ledger import upgrade
 
     revision = upgrade(database_url(data_dir))
     if json:

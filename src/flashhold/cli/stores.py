@@ -29,14 +29,14 @@ def redis_url(data_dir: Path) -> str:
     There is no default beyond that: it would mean whatever happens to listen on this machine, and an audit of a
     stranger's Redis would be worse than none.
     """
-    from flashhold.embedded.servers import RedisServer  # noqa: PLC0415
+    from flashhold.embedded.servers import RedisServer
 
     return _url("FLASHHOLD_REDIS_URL", RedisServer(data_dir.absolute() / "redis"), StoreUnavailable)
 
 
 def database_url(data_dir: Path) -> str:
     """FLASHHOLD_DATABASE_URL, or the embedded Postgres of `data_dir`. Raises LedgerUnavailable where that has none."""
-    from flashhold.embedded.servers import PostgresServer  # noqa: PLC0415
+    from flashhold.embedded.servers import PostgresServer
 
     return _url("FLASHHOLD_DATABASE_URL", PostgresServer(data_dir.absolute() / "postgres"), LedgerUnavailable)
 

@@ -28,14 +28,14 @@ def up(
     Ctrl-C or SIGTERM stops it cleanly and keeps all data; the same command starts again on it, also after a crash.
     FLASHHOLD_REDIS_URL or FLASHHOLD_DATABASE_URL, if set, name a store to use instead of the embedded one.
     """
-    from flashhold.embedded.supervisor import Up  # noqa: PLC0415
-    from flashhold.wiring import read_settings  # noqa: PLC0415
+    from flashhold.embedded.supervisor import Up
+    from flashhold.wiring import read_settings
 
     level = read_settings().durability  # a setting that makes no sense is to be found before anything is started
     data_dir = data_dir.absolute()
 
     def prepare(stores: "Stores") -> None:
-        from flashhold.cli.first_start import prepare_stores  # noqa: PLC0415
+        from flashhold.cli.first_start import prepare_stores
 
         prepare_stores(stores.redis_url, stores.database_url, data_dir / "admin.key")
 

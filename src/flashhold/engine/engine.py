@@ -96,6 +96,15 @@ class Engine:
         return self._options.partition
 
     @property
+    def seen(self) -> tuple[int, int]:
+        """The furthest epoch and seq that the store has shown this engine, (0, 0) before the first batch."""
+        return self._link.furthest
+
+    def seen_before(self, epoch: int) -> tuple[int, int]:
+        """The same, but of what was before this epoch."""
+        return self._link.furthest if self._link.furthest[0] < epoch else self._link.furthest_before
+
+    @property
     def waiting(self) -> int:
         """Commands that no batch has taken yet."""
         return self._batcher.waiting_commands

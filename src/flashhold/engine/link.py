@@ -1,6 +1,7 @@
 """The way to one store: connects, makes sure that it is the store we think, reconnects, and says when it is down."""
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -31,11 +32,12 @@ class Link:
         self._keys = partition_keys(options.partition)
         self._connection: HotConnection | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._seen = (0, 0)
+        self.furthest = (0, 0)
+        self.furthest_before = (0, 0)
         self.ready = False
         self.fsyncs = False
         """Whether the server has fsynced what it answers."""
-        self.down: FlashHoldError | None = None
+        self._down: FlashHoldError | None = None
         self.on_ready: Callable[[], None] = lambda: None
         self.on_down: Callable[[FlashHoldError], None] = lambda _: None
         keys = (len(self._keys), *self._keys)
@@ -45,6 +47,11 @@ class Link:
             for by_source in (False, True)
         }
 
+    @property
+    def down(self) -> FlashHoldError | None:
+        # A fresh one each time: every caller that raises an error hangs its frames on it, and they would never go.
+        return None if self._down is None else copy.copy(self._down)
+
     async def open(self) -> None:
         """Makes the first connection. Raises what stands in the way; from then on reconnects by itself."""
         await self._connect()
@@ -52,8 +59,8 @@ class Link:
 
     async def close(self) -> None:
         """Ends the connection; what is in flight ends as unknown, and what comes later is refused."""
-        self.ready, self.down = False, StoreUnavailable("the engine was closed")
-        self.on_down(self.down)
+        self.ready, self._down = False, StoreUnavailable("the engine was closed")
+        self.on_down(self._down)
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -89,7 +96,7 @@ class Link:
         """Waits while the connection is being made anew, for as long as a reply may take."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout_s
-        while not self.ready and self.down is None and loop.time() < until:  # noqa: ASYNC110  # three conditions, rarely
+        while not self.ready and self._down is None and loop.time() < until:  # noqa: ASYNC110  # three conditions, rarely
             await asyncio.sleep(BACKOFF_MS[0] / 1000)
 
     def _connected(self) -> HotConnection:
@@ -106,8 +113,16 @@ class Link:
             raise StoreUnavailable("the outcome is unknown: the store did not reply in time") from None
 
     def seen(self, epoch: int, seq: int) -> None:
-        """Notes a place that the store has shown: it must never fall behind it."""
-        self._seen = (epoch, seq)
+        """Notes a place that the store has shown. Raises Recovering where it is behind another: what it has answered
+        there rests on a store that has lost acknowledged entries."""
+        try:
+            self._refuse_lost_tail(epoch, seq)
+        except Recovering:
+            self.abort("the store has gone back")
+            raise
+        if epoch != self.furthest[0]:
+            self.furthest_before = self.furthest
+        self.furthest = (epoch, seq)
 
     def abort(self, why: str) -> None:
         """Gives the present connection up."""
@@ -167,21 +182,20 @@ class Link:
             meta = _text_map(await self._timed(connection.call(command_bytes("HGETALL", self._keys.meta))))
             if meta:
                 self._check_meta(meta)
-            self._refuse_lost_tail(meta)
+            self._refuse_lost_tail(int(meta.get("epoch", 0)), int(meta.get("seq", 0)))
         except BaseException:
             connection.abort("the store is not what this engine needs")
             raise
         self._connection = connection
-        self.ready, self.down = True, None
+        self.ready, self._down = True, None
         self.on_ready()
 
-    def _refuse_lost_tail(self, meta: dict[str, str]) -> None:
+    def _refuse_lost_tail(self, epoch: int, seq: int) -> None:
         """A store that stands before what it has shown us has lost acknowledged entries: nothing is sold from it."""
-        place = (int(meta.get("epoch", 0)), int(meta.get("seq", 0)))
-        if place[0] <= self._seen[0] and place < self._seen:
+        if (epoch, seq) < self.furthest:
             raise Recovering(
-                f"the store stands at epoch {place[0]}, seq {place[1]}, but it has shown epoch {self._seen[0]}, "
-                f"seq {self._seen[1]}: acknowledged entries are missing"
+                f"the store stands at epoch {epoch}, seq {seq}, but it has shown epoch {self.furthest[0]}, "
+                f"seq {self.furthest[1]}: acknowledged entries are missing"
             )
 
     async def _load_scripts(self, connection: HotConnection) -> None:
@@ -203,7 +217,7 @@ class Link:
                     await self._connect()
                 except FlashHoldError as error:
                     if isinstance(error, Recovering) or asyncio.get_running_loop().time() - lost_at > self._timeout_s:
-                        self.down = error
+                        self._down = error
                         self.on_down(error)
                     await asyncio.sleep(BACKOFF_MS[min(attempt, len(BACKOFF_MS) - 1)] / 1000)
                     attempt += 1

@@ -28,6 +28,7 @@ class Scripts(NamedTuple):
     apply_freeing: Script
     install: Script
     inspect: Script
+    restore: Script
 
     def by_sha(self) -> dict[str, Script]:
         return {script.sha: script for script in self}
@@ -55,4 +56,5 @@ def load_scripts(folder: Path | None = None) -> Scripts:
         apply_freeing=_script(folder, "apply.lua", "allow-oom"),
         install=_script(folder, "install.lua", ""),
         inspect=_script(folder, "inspect.lua", "no-writes"),
+        restore=_script(folder, "restore.lua", ""),
     )

@@ -46,6 +46,7 @@ def create_app(settings: Settings) -> Front:
         # By every process for itself: a scrape reaches only one of them, but adds up what all have shown.
         metrics.waiting.set(stores.engine.waiting if stores.engine else 0)
         metrics.ready.set(stores.verdict.ready)
+        metrics.missing_entries.set(stores.verdict.restored.missing if stores.verdict.restored else 0)
         metrics.show()
 
     keys = KeyTable(load_keys)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from flashhold.http.instants import rfc3339
+from flashhold.domain.instants import rfc3339
 
 Read = Callable[[Sequence[str]], Awaitable[dict[str, dict[str, int]]]]
 

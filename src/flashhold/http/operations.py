@@ -42,7 +42,8 @@ def readiness_answer(door: Door) -> Answer:
     if not door.keys.loaded:
         checks["api_keys"] = "not read yet"
     elif verdict.ready:
-        return json_answer(200, {"ready": True, "checks": checks})
+        restored = {"restored": verdict.restored.as_json()} if verdict.restored else {}
+        return json_answer(200, {"ready": True, "checks": checks, **restored})
     members = {"ready": False, "checks": checks}
     code = accident(verdict.closed).code if verdict.closed is not None else "store-unavailable"
     wrong = "; ".join(f"{name}: {said}" for name, said in checks.items() if said != "ok")

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, assert_never
 import msgspec
 
 from flashhold.domain import errors
+from flashhold.domain.instants import rfc3339
 from flashhold.domain.outcomes import Refused
 from flashhold.domain.reasons import TRANSIENT, Reason
-from flashhold.http.instants import rfc3339
 
 TYPE_PREFIX = "https://flashhold.dev/problems/"
 MEDIA_TYPE = b"application/problem+json"

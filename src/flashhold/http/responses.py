@@ -5,8 +5,8 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from flashhold.domain.entries import Entry
+from flashhold.domain.instants import rfc3339, rfc3339_or_none
 from flashhold.domain.model import DEFAULT_POOL, Hold, HoldLine, HoldState, Policy, PoolPolicy, Stock
-from flashhold.http.instants import rfc3339, rfc3339_or_none
 from flashhold.http.problems import MEDIA_TYPE, Problem
 
 Headers = list[tuple[bytes, bytes]]

@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from flashhold.domain import commands, limits
+from flashhold.domain.instants import milliseconds
 from flashhold.domain.model import DEFAULT_POOL, Line
-from flashhold.http.instants import milliseconds
 from flashhold.http.problems import invalid
 
 METADATA_DEPTH_MAX = 32

@@ -12,10 +12,19 @@ def fold_hold(entries: Sequence[Entry], now_ms: int) -> Hold:
 
     One whose deadline has passed by `now_ms` reads as expired at its deadline, swept or not.
     """
-    first = entries[0]
+    hold = made_hold(entries[0])
+    for entry in entries[1:]:
+        hold = hold_after(hold, entry)
+    if hold.state == HoldState.HELD and hold.expires_at_ms <= now_ms:
+        hold = hold._replace(state=HoldState.EXPIRED, ended_at_ms=hold.expires_at_ms)
+    return hold
+
+
+def made_hold(first: Entry) -> Hold:
+    """The hold as the entry that made it left it. Raises ValueError for any other entry."""
     if first.kind != "hold" or first.hold is None or first.expires_at_ms is None:
         raise ValueError(f"entry {first.epoch}/{first.seq} does not make a hold")
-    hold = Hold(
+    return Hold(
         id=first.hold,
         state=HoldState.HELD,
         lines=_lines_of(first),
@@ -31,11 +40,6 @@ def fold_hold(entries: Sequence[Entry], now_ms: int) -> Hold:
         epoch=first.epoch,
         seq=first.seq,
     )
-    for entry in entries[1:]:
-        hold = _after(hold, entry)
-    if hold.state == HoldState.HELD and hold.expires_at_ms <= now_ms:
-        hold = hold._replace(state=HoldState.EXPIRED, ended_at_ms=hold.expires_at_ms)
-    return hold
 
 
 def _lines_of(made: Entry) -> tuple[HoldLine, ...]:
@@ -45,7 +49,8 @@ def _lines_of(made: Entry) -> tuple[HoldLine, ...]:
     return tuple(HoldLine(change.sku, change.pool, change.held) for change in made.changes)
 
 
-def _after(hold: Hold, entry: Entry) -> Hold:
+def hold_after(hold: Hold, entry: Entry) -> Hold:
+    """The hold after one more entry of its own. Raises ValueError for an entry that is none."""
     hold = hold._replace(epoch=entry.epoch, seq=entry.seq)
     match entry.kind:
         case "extend":

@@ -3,7 +3,6 @@
 import base64
 import binascii
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -11,6 +10,7 @@ from msgspec import Meta
 
 from flashhold.domain.entries import Entry
 from flashhold.domain.errors import BadCursor
+from flashhold.domain.instants import rfc3339, rfc3339_or_none
 from flashhold.domain.model import Hold
 
 Positions = dict[str, tuple[int, int]]
@@ -39,30 +39,20 @@ def positions_of(cursor: str | None) -> Positions:
         raise BadCursor from error
 
 
-def instant(at_ms: int) -> str:
-    """RFC 3339, UTC, milliseconds."""
-    whole = datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{whole}.{at_ms % 1000:03d}Z"
-
-
-def _instant_or_none(at_ms: int | None) -> str | None:
-    return None if at_ms is None else instant(at_ms)
-
-
 def entry_json(entry: Entry) -> dict[str, Any]:
     """An entry as the contract has it; `details` is there only where the kind has some."""
     json = {
         "partition": entry.partition,
         "epoch": entry.epoch,
         "seq": entry.seq,
-        "at": instant(entry.at_ms),
+        "at": rfc3339(entry.at_ms),
         "kind": entry.kind,
         "hold": entry.hold,
         "buyer": entry.buyer,
         "reference": entry.reference,
         "reason": entry.reason,
         "idempotency_key": entry.idempotency_key,
-        "expires_at": _instant_or_none(entry.expires_at_ms),
+        "expires_at": rfc3339_or_none(entry.expires_at_ms),
         "shortfall": entry.shortfall,
         "postings": [posting for change in entry.changes for posting in change.postings()],
         "chain": entry.chain,
@@ -92,9 +82,9 @@ def hold_json(hold: Hold) -> dict[str, Any]:
         "state": hold.state.label,
         "lines": lines,
         "buyer": hold.buyer,
-        "created_at": instant(hold.created_at_ms),
-        "expires_at": instant(hold.expires_at_ms),
-        "ended_at": _instant_or_none(hold.ended_at_ms),
+        "created_at": rfc3339(hold.created_at_ms),
+        "expires_at": rfc3339(hold.expires_at_ms),
+        "ended_at": rfc3339_or_none(hold.ended_at_ms),
         "reference": hold.reference,
         "reason": hold.reason,
         "reacquired": hold.reacquired,

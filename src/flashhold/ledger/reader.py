@@ -13,9 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from flashhold.domain.entries import Entry, PoolChange
 from flashhold.domain.idempotency import parse_hold_id
+from flashhold.domain.instants import rfc3339
 from flashhold.ledger.connect import connect_async, translated
 from flashhold.ledger.folds import fold_hold
-from flashhold.ledger.pages import Positions, cursor_of, entry_json, hold_json, instant, positions_of
+from flashhold.ledger.pages import Positions, cursor_of, entry_json, hold_json, positions_of
 from flashhold.ledger.rows import HOLD_STATE_AFTER
 from flashhold.ledger.tables import API_KEYS, BATCHES, ENTRIES, HOLDS, PARTITIONS, POSTINGS
 
@@ -24,6 +25,7 @@ _NOW_MS = sa.cast(sa.func.floor(sa.extract("epoch", sa.func.clock_timestamp()) *
 
 # Written out, not passed beside the statement: only so does the planner see that a partial index will do.
 _HOLD: sa.ColumnElement[str] = sa.literal_column("'hold'")
+_RESTORE: sa.ColumnElement[str] = sa.literal_column("'restore'")
 _AMEND: sa.ColumnElement[str] = sa.literal_column("'amend'")
 _HELD: sa.ColumnElement[str] = sa.literal_column("'held'")
 
@@ -39,6 +41,16 @@ class LedgerPlace(NamedTuple):
     seq: int
     chain: str
     halted: str | None
+
+
+class LastRestore(NamedTuple):
+    """The latest `restore` entry of a partition; `details` as services/restore.py writes them."""
+
+    epoch: int
+    seq: int
+    at_ms: int
+    reason: str
+    details: dict[str, Any]
 
 
 class ApiKey(NamedTuple):
@@ -67,6 +79,15 @@ class Reader:
             async with self._engine.connect() as connection:
                 row = (await connection.execute(sa.select(*columns).where(PARTITIONS.c.partition == partition))).first()
         return None if row is None else LedgerPlace(*row)
+
+    async def last_restore(self, partition: str) -> LastRestore | None:
+        """When and why the partition's store was last rebuilt; None where it never was."""
+        columns = [_E[name] for name in LastRestore._fields]
+        query = sa.select(*columns).where(_E.partition == partition, _E.kind == _RESTORE, _E.kind != _HOLD)
+        with translated():
+            async with self._engine.connect() as connection:
+                row = (await connection.execute(query.order_by(_E.epoch.desc(), _E.seq.desc()).limit(1))).first()
+        return None if row is None else LastRestore(*row)
 
     async def api_keys(self) -> list[ApiKey]:
         """All keys that have not been revoked."""
@@ -158,7 +179,7 @@ async def _state(connection: AsyncConnection, partition: str | None) -> tuple[li
     rows = (await connection.execute(query)).all()
     now_ms = (await connection.execute(sa.select(_NOW_MS))).scalar_one()
     complete = min((row.as_of.timestamp() for row in rows), default=0.0)
-    return [row.partition for row in rows], instant(int(complete * 1000)), now_ms
+    return [row.partition for row in rows], rfc3339(int(complete * 1000)), now_ms
 
 
 def _entry_places(partition: str, sku: str | None, hold: str | None, kind: str | None) -> Select | None:

@@ -5,7 +5,7 @@ place and under the fence that the writer believes in; so two writers can never 
 writer that was overtaken adds nothing, and no row needs `ON CONFLICT`, which would hide a fork.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -61,6 +61,12 @@ _RENEW = text("""
            as_of = greatest(as_of, clock_timestamp())
      WHERE partition = :partition AND fence = :fence AND seq = :seq AND chain = :chain""")
 
+_STANDING = text("SELECT epoch, seq, chain, stream_id, halted FROM partitions WHERE partition = :partition")
+
+_RESUME = text("""
+    UPDATE partitions SET halted = NULL
+     WHERE partition = :partition AND halted = :halted AND epoch = :epoch AND seq = :seq AND chain = :chain""")
+
 # CHECKs are tried on a proposed row before its conflict is seen, and a delta alone may be negative; hence no upsert.
 _BALANCES = """
     WITH delta AS (
@@ -115,6 +121,13 @@ class Lease(NamedTuple):
     cursor: Cursor
     halted: str | None
     """Why the partition is stopped; a lease on a stopped partition lets nobody write."""
+
+
+class Standing(NamedTuple):
+    """Where a partition stands and, if it is stopped, why."""
+
+    cursor: Cursor
+    halted: str | None
 
 
 class Transaction:
@@ -222,6 +235,17 @@ class Transaction:
             raise LedgerConflict(f"a value cannot be stored: {error}") from error
 
 
+WRITES: tuple[tuple[str, Callable[[Transaction, Rows], None]], ...] = (
+    ("batches", Transaction.write_batches),
+    ("entries", Transaction.write_entries),
+    ("postings", Transaction.write_postings),
+    ("policies", Transaction.write_policies),
+    ("holds", Transaction.write_holds),
+    ("balances", Transaction.write_balances),
+)
+"""All that a group's rows go through, in this order, once its cursor has moved."""
+
+
 class LedgerWriter:
     """A would-be writer of one partition. `holder` names it among others; `lease_ms`: how long it may be silent
     before another takes over."""
@@ -270,14 +294,26 @@ class LedgerWriter:
         """Stop the partition for every writer until `resume`; the first reason stays."""
         self._update(lease, "halted = coalesce(halted, :reason)", reason=reason)
 
-    def resume(self) -> bool:
-        """Let a stopped partition go on, after someone has looked. True if it was stopped."""
+    def standing(self) -> Standing | None:
+        """Where the partition stands; None where nothing was ever written. Raises `LedgerUnavailable`."""
+        with translated(), self._engine.begin() as connection:
+            row = connection.execute(_STANDING, {"partition": self.partition}).one_or_none()
+        return None if row is None else Standing(Cursor(*row[:4]), row.halted)
+
+    def resume(self, seen: Standing) -> bool:
+        """Let a stopped partition go on, if it still stands as it was seen when someone looked."""
         with translated(), self._engine.begin() as connection:
             done = connection.execute(
-                text("UPDATE partitions SET halted = NULL WHERE partition = :partition AND halted IS NOT NULL"),
-                {"partition": self.partition},
+                _RESUME, {"partition": self.partition, "halted": seen.halted, **seen.cursor._asdict()}
             )
         return done.rowcount == 1
+
+    def try_out(self, rows: Rows) -> None:
+        """Would the ledger take these rows? Nothing of them stays. Raises `LedgerUnavailable`, `LedgerConflict`."""
+        with translated(), self._engine.connect() as connection:  # left without a commit: rolled back
+            into = Transaction(connection, self.partition)
+            for _, write in WRITES:
+                write(into, rows)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

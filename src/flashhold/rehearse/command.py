@@ -37,8 +37,8 @@ def command(
     Exit status: 0 everything agrees, 1 differences or oversold units, 2 usage, 3 the API can't be reached.
     """
     # The pictures alone cost a second of imports, which every other command and --help would pay.
-    from flashhold.rehearse import console  # noqa: PLC0415
-    from flashhold.rehearse.rehearsal import Options  # noqa: PLC0415
+    from flashhold.rehearse import console
+    from flashhold.rehearse.rehearsal import Options
 
     if stock_ratio <= 0 or (speed_up is not None and speed_up <= 0):
         raise typer.BadParameter("--stock-ratio and --speed-up must be above 0")

@@ -105,13 +105,7 @@ def _units(axes: Axes, result: Result) -> bool:
         )
     axes.barh(len(steps), level, color=INK, height=0.62)
     axes.annotate(f"{level:,d}", (level, len(steps)), xytext=(6, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(steps) + 1), [*(name for name, *_ in steps), "left in stock"])
-    axes.tick_params(axis="y", labelcolor=INK)
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-    axes.margins(x=0.1)
-    axes.set_xlabel("units")
+    _name_bars(axes, [*(name for name, *_ in steps), "left in stock"], "units")
     return True
 
 
@@ -227,11 +221,17 @@ def _scarce(axes: Axes, result: Result) -> bool:
     axes.barh(rows, [units for _, units in scarce], color=AMBER, height=0.62)
     for row, (_, units) in zip(rows, scarce, strict=True):
         axes.annotate(f"{units:,d}", (units, row), xytext=(6, 0), textcoords="offset points", va="center")
-    axes.set_yticks(rows, [sku[:24].replace("$", r"\$") for sku, _ in scarce])
+    names = [sku[:24].replace("$", r"\$") for sku, _ in scarce]
+    _name_bars(axes, names, "units asked for when too few were left")
+    return True
+
+
+def _name_bars(axes: Axes, names: list[str], units: str) -> None:
+    """Label horizontal bars, the first on top, with room at their ends for the figures."""
+    axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", labelcolor=INK)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
     axes.margins(x=0.1)
-    axes.set_xlabel("units asked for when too few were left")
-    return True
+    axes.set_xlabel(units)

@@ -74,6 +74,11 @@ def check_follows(here: Cursor, batch: Batch) -> None:
         )
 
 
+def is_behind(head: Place | None, cursor: Cursor) -> bool:
+    """Has the store less than the ledger? It is empty, closed for a restore, or was put back from an old copy."""
+    return head is None or (head.epoch, head.seq) < (cursor.epoch, cursor.seq)
+
+
 def check_head(head: Place, cursor: Cursor) -> None:
     """The journal has nothing behind the cursor, so the store must stand exactly there. Raises `LedgerConflict`."""
     ours, theirs = f"{cursor.epoch}/{cursor.seq}", f"{head.epoch}/{head.seq}"
@@ -85,6 +90,14 @@ def check_head(head: Place, cursor: Cursor) -> None:
         raise LedgerConflict(f"the store stands at {theirs}, but its journal has nothing behind {ours}")
     if head.chain != cursor.chain:
         raise LedgerConflict(f"store and ledger both stand at {ours}, but with different histories")
+
+
+def check_end(journal: Journal, cursor: Cursor) -> None:
+    """Where the journal has nothing behind the cursor, does the store stand there too? Raises `LedgerConflict`,
+    `StoreUnavailable`."""
+    head = journal.head()  # first: what comes in meanwhile can then only be found behind the cursor
+    if head is not None and not journal.read(cursor.stream_id, 1, 0):
+        check_head(head, cursor)
 
 
 def decoded(batch: Batch) -> list[Entry]:

@@ -42,6 +42,19 @@ class WorkerGauges:
         self.journal_batches = Gauge(
             "flashhold_journal_batches", "Batches that the journal keeps in Redis' memory.", registry=self.registry
         )
+        self.recovering = Gauge(
+            "flashhold_recovering",
+            "1 while the partition may not decide, because Redis does not have what the ledger has.",
+            registry=self.registry,
+        )
+        self.restores = Counter(
+            "flashhold_restores", "Times that this process has rebuilt Redis from the ledger.", registry=self.registry
+        )
+        self.missing_entries = Gauge(
+            "flashhold_restore_missing_entries",
+            "Entries that Redis had shown and the last restore of this process could not bring back.",
+            registry=self.registry,
+        )
         self.failures = Counter(
             "flashhold_worker_failures",
             "Tries that failed because a store was away.",

@@ -4,8 +4,9 @@ Redis is the authority for a decision, Postgres is the memory of all of them. A 
 lost its tail, was restored from an old backup or is empty: to sell from it would sell again what is sold.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from flashhold import telemetry
 from flashhold.domain.errors import (
     FlashHoldError,
     LedgerConflict,
@@ -15,15 +16,45 @@ from flashhold.domain.errors import (
     Recovering,
     StoreUnavailable,
 )
+from flashhold.domain.instants import rfc3339
 from flashhold.engine.engine import Engine
 from flashhold.engine.journal import Place
 from flashhold.ledger.reader import LedgerPlace, Reader
 
 
+class Restoration(NamedTuple):
+    """Redis was rebuilt from the ledger as it stood at `after_seq`, and goes on under `epoch`. `missing_to_seq`: the
+    furthest entry that Redis had shown before, to the restorer or to this process; none is missing where it is
+    `after_seq`. `level`: what had been promised for those that were acknowledged."""
+
+    epoch: int
+    at_ms: int
+    reason: str
+    after_seq: int
+    missing_to_seq: int
+    level: str
+
+    @property
+    def missing(self) -> int:
+        return self.missing_to_seq - self.after_seq
+
+    def as_json(self) -> dict[str, Any]:
+        """For `/readyz`."""
+        lost = {"first_seq": self.after_seq + 1, "last_seq": self.missing_to_seq, "entries": self.missing}
+        return {
+            "epoch": self.epoch,
+            "at": rfc3339(self.at_ms),
+            "reason": self.reason,
+            "after_seq": self.after_seq,
+            "durability": self.level,
+            "missing": lost if self.missing else None,
+        }
+
+
 class Verdict(NamedTuple):
     """`closed` is why nothing may be decided, None where all is well; `redis`, `ledger`, `place` say it in words.
 
-    `opened`: the two stores have agreed before, in this process.
+    `opened`: the two stores have agreed before, in this process. `restored`: the last time that Redis was rebuilt.
     """
 
     closed: FlashHoldError | None
@@ -31,11 +62,14 @@ class Verdict(NamedTuple):
     ledger: str
     place: str
     opened: bool = False
+    restored: Restoration | None = None
 
     @property
     def ready(self) -> bool:
         return self.closed is None and (self.redis, self.ledger, self.place) == (OK, OK, OK)
 
+
+_log = telemetry.logger(__name__)
 
 OK = "ok"
 UNKNOWN = "not compared yet"
@@ -54,7 +88,7 @@ def compare(redis: Place, ledger: LedgerPlace | None) -> str | None:
     if (redis.epoch, redis.seq) < (ledger.epoch, ledger.seq):
         return (
             f"Redis stands at epoch {redis.epoch}, seq {redis.seq}, behind the ledger at epoch {ledger.epoch}, "
-            f"seq {ledger.seq}: acknowledged entries are missing from it; bring back its append-only file"
+            f"seq {ledger.seq}: acknowledged entries are missing from it; a worker rebuilds it from the ledger"
         )
     if (redis.epoch, redis.seq) == (ledger.epoch, ledger.seq) and redis.chain != ledger.chain:
         return f"Redis and the ledger have different entries up to epoch {redis.epoch}, seq {redis.seq}"
@@ -86,7 +120,29 @@ async def judge(engine: Engine, reader: Reader, before: Verdict) -> Verdict:
     wrong = compare(redis, ledger)
     if wrong:
         return before._replace(closed=Recovering(wrong), redis=OK, ledger=OK, place=wrong)
-    return Verdict(None, OK, OK, OK, opened=True)
+    restored = before.restored
+    if ledger is not None and ledger.epoch > (restored.epoch if restored else 1):
+        try:
+            restored = await _restoration(engine, reader)
+        except LedgerUnavailable as error:
+            return before._replace(redis=OK, ledger=str(error))
+    return Verdict(None, OK, OK, OK, opened=True, restored=restored)
+
+
+async def _restoration(engine: Engine, reader: Reader) -> Restoration | None:
+    """What the last restore could not bring back, as far as its restorer or this process knows."""
+    last = await reader.last_restore(engine.partition)
+    if last is None:
+        return None
+    after_seq = last.details["after"]["seq"]
+    told = (last.details.get("missing") or {}).get("last_seq", after_seq)
+    _, shown = engine.seen_before(last.epoch)
+    found = Restoration(
+        last.epoch, last.at_ms, last.reason, after_seq, max(after_seq, told, shown), last.details.get("durability", "")
+    )
+    report = _log.error if found.missing else _log.warning
+    report("store-was-rebuilt", partition=engine.partition, **found.as_json())
+    return found
 
 
 async def _place(engine: Engine, ledger: LedgerPlace | None, may_install: bool) -> Place:
@@ -96,12 +152,13 @@ async def _place(engine: Engine, ledger: LedgerPlace | None, may_install: bool) 
     except Recovering:
         if not may_install:
             raise Recovering(
-                "Redis is empty: it has lost what it showed before, or the ledger cannot be asked whether that is right"
+                "Redis is empty: it has lost what it showed before, or the ledger cannot be asked whether it has. "
+                "A worker that has seen it before rebuilds it, or `flashhold restore` does"
             ) from None
         if ledger is not None and (ledger.seq or ledger.epoch > 1):
             raise Recovering(
                 f"Redis is empty, but the ledger stands at epoch {ledger.epoch}, seq {ledger.seq}: "
-                "bring back its append-only file"
+                "a worker rebuilds it from the ledger"
             ) from None
     await engine.install()
     return await engine.place()

@@ -18,9 +18,9 @@ from flashhold import telemetry
 from flashhold.domain.errors import LedgerConflict, LedgerUnavailable, StoreUnavailable
 from flashhold.engine.journal import Journal
 from flashhold.ledger.rows import Rows
-from flashhold.ledger.writer import Cursor, Fenced, Lease, LedgerWriter, Transaction
+from flashhold.ledger.writer import WRITES, Cursor, Fenced, Lease, LedgerWriter, Transaction
 from flashhold.services.collector import rare_collections
-from flashhold.services.follow import Group, check_head, cursor_after, next_group, stream_place
+from flashhold.services.follow import Group, check_end, cursor_after, is_behind, next_group, stream_place
 from flashhold.services.gauges import WorkerGauges
 
 _log = telemetry.logger(__name__)
@@ -254,9 +254,7 @@ class WriteBehind:
         if now - self._looked_at < min(1.0, self.options.margin_ms / 1000):
             return
         self._looked_at = now
-        head = self._journal.head()
-        if head is not None and not self._journal.read(cursor.stream_id, 1, 0):
-            check_head(head, cursor)
+        check_end(self._journal, cursor)
         if now - self._written_at > self.options.margin_ms / 1000:
             self._trim_before(cursor.stream_id)
         self._measure()
@@ -290,6 +288,12 @@ class WriteBehind:
             self._one_by_one = True
             return
         self._one_by_one = False
+        if is_behind(self._journal.head(), self._held.cursor):
+            # The store has lost its place, so what its journal lists is of no history that counts. That is not for
+            # someone to look at: a restore closes the store, lists what does not follow, and goes on.
+            _log.warning("journal-left-to-restore", partition=self._writer.partition, reason=str(conflict))
+            self._stop.wait(0.2)
+            return
         _log.error("partition-halted", partition=self._writer.partition, reason=str(conflict))
         self.gauges.halted.set(1)
         self._writer.halt(self._held, str(conflict))
@@ -334,12 +338,7 @@ STEPS = (
     Step("read", WriteBehind._read),
     Step("begin", WriteBehind._begin),
     Step("advance", WriteBehind._advance),
-    _writing("batches", Transaction.write_batches),
-    _writing("entries", Transaction.write_entries),
-    _writing("postings", Transaction.write_postings),
-    _writing("policies", Transaction.write_policies),
-    _writing("holds", Transaction.write_holds),
-    _writing("balances", Transaction.write_balances),
+    *(_writing(name, write) for name, write in WRITES),
     Step("seal", WriteBehind._seal),
     Step("trim", WriteBehind._trim),
 )

@@ -1,4 +1,4 @@
-"""Instants at the door: RFC 3339, UTC, milliseconds outside; milliseconds since 1970 inside."""
+"""Instants: milliseconds since 1970 UTC inside; RFC 3339, UTC, milliseconds to whoever asks."""
 
 from datetime import UTC, datetime
 from functools import lru_cache

@@ -1,0 +1,1 @@
+"""Accidents on purpose: what clients saw is recorded, and a linear checker holds it against the ledger."""

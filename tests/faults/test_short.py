@@ -1,0 +1,48 @@
+"""The fault suite in a minute: every kind of death once, lost replies, crowds on one key, and a lie that must show."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.faults.load import Mix
+from tests.faults.proxy import Troubles
+from tests.faults.scenarios import BUSY, DEATHS, HTTP_TROUBLES, killed_in_fsync, kills, many_requests, of
+from tests.faults.trial import Scenario, Setting, Trial, carry_out
+
+pytestmark = pytest.mark.slow
+
+SEED = 20_261_121
+REQUESTS = 3_000
+
+
+async def test_a_minute_of_everything(tmp_path: Path) -> None:
+    """kill -9 of worker, Redis, Postgres and API under load, then replies lost: one effect a key, and nothing lost."""
+
+    async def everything(trial: Trial) -> None:
+        await kills(*DEATHS, trial=trial, follow_ledger=False)
+        assert trial.outcome.trials == len(DEATHS)
+        assert trial.proxy.proxy is not None
+        trial.proxy.proxy.troubles = HTTP_TROUBLES  # meanwhile the dead worker's lease runs out
+        await many_requests(trial.load.requests + REQUESTS, trial=trial)
+
+    setting = replace(BUSY, rate_per_s=600.0, mix=Mix(at_once=0.2, cancelled=0.1), before_api=Troubles())
+    scenario = Scenario("short", "each process dies, replies get lost", everything, setting, times=len(DEATHS))
+    outcome = await carry_out(scenario, SEED, tmp_path)
+    assert not outcome.violations, "\n".join(outcome.violations[:20])
+    assert outcome.trials > REQUESTS
+    assert outcome.acknowledged > REQUESTS / 3
+    assert outcome.unknown > REQUESTS / 50
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to slow fsync down")
+async def test_a_lie_about_durability_shows(tmp_path: Path) -> None:
+    """Level `disk` claimed for a Redis with `appendfsync everysec`: the suite finds what a death then loses."""
+    lie = Setting(environ={"FLASHHOLD_DURABILITY": "memory"}, redis_settings={"appendfsync": "everysec"})
+    # Within a second the next fsync begins, and Redis keeps for two more what it meanwhile has to write.
+    torment = of(killed_in_fsync, delay_ms=(3000, 3000), after=(0.4, 0.6))
+    outcome = await carry_out(Scenario("short-lie", "everysec called disk", torment, lie, times=1), SEED, tmp_path)
+    if outcome.skipped:
+        pytest.skip(outcome.skipped)
+    assert any("acknowledged-lost" in sentence for sentence in outcome.violations), outcome
