@@ -146,8 +146,10 @@ async def foreign(spoil: Callable[[Trial], Awaitable[None]], trial: Trial) -> No
     await asyncio.sleep(trial.rng.uniform(1.5, 3.0))
     with trial.history.fault("foreign write"):
         await spoil(trial)
+        # At once, beside the watch: what the crowd goes on to do can mend some of it.
+        audited = asyncio.create_task(asyncio.to_thread(trial.stack.command, "audit"))
         found_s = await _closed_after(trial)
-        status, report = await asyncio.to_thread(trial.stack.command, "audit")
+        status, report = await audited
     trial.outcome.trials += 1
     repaired = found_s is not None and _epoch(trial) > 1
     if repaired:

@@ -217,14 +217,19 @@ async def test_two_at_once_end_as_one(shop: Shop) -> None:
     finding = look(shop)
     done = await asyncio.gather(*(asyncio.to_thread(restore_of(shop, silence_ms=3_000).run, finding) for _ in range(3)))
     assert [one.place is not None for one in done].count(True) == 1
+    # Nor does one who comes late close what has been rebuilt since he looked.
+    assert (await asyncio.to_thread(restore_of(shop).run, finding)).place is None
     assert image(shop.client) == before
     assert rows(shop.database_url, "SELECT count(*), max(epoch) FROM entries WHERE kind = 'restore'") == [(1, 2)]
 
 
-async def test_one_that_was_overtaken_writes_nothing_more(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("other_ends", [True, False])
+async def test_one_that_was_overtaken_writes_nothing_more(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, other_ends: bool
+) -> None:
     """Stopped in the middle for longer than the others' patience, then continued: the store has moved on without it."""
     real = Reviver._fill
-    overtaken: list[Restored] = []
+    other = Reviver(shop.client, MEMORY, silence_ms=100)
     stopped: list[Reviver] = []
 
     def fill(reviver: Reviver, kind: str, given: Any) -> None:
@@ -232,7 +237,11 @@ async def test_one_that_was_overtaken_writes_nothing_more(shop: Shop, monkeypatc
             stopped.append(reviver)
             monkeypatch.setattr(Reviver, "beat", lambda _: None)
             time.sleep(0.3)
-            overtaken.append(restore_of(shop).run(finding))
+            if other_ends:
+                restore_of(shop).run(finding)
+            else:
+                other.close(None)
+                other.clear()
         real(reviver, kind, given)
 
     before = image(shop.client)
@@ -241,7 +250,10 @@ async def test_one_that_was_overtaken_writes_nothing_more(shop: Shop, monkeypatc
     monkeypatch.setattr(Reviver, "_fill", fill)
     with pytest.raises(Overtaken):
         await asyncio.to_thread(restore_of(shop).run, finding)
-    assert overtaken[0].place is not None
+    if not other_ends:
+        assert image(shop.client)["holds"] == {}
+        await asyncio.sleep(0.11)
+        await asyncio.to_thread(restore_of(shop).run, finding)
     assert image(shop.client) == before
     assert (await shop.audit()).differences == []
 
@@ -325,6 +337,11 @@ async def test_keys_are_remembered_for_their_time_and_no_longer(one_redis_url: s
         assert await engine.extend(live.id, ttl_ms=900_000, key="old extension") == extended._replace(replayed=True)
         await engine.sweep()
         assert await engine.extend(live.id, ttl_ms=900_000, key="old extension") == extended._replace(replayed=True)
+        await engine.release(live.id)
+        async with asyncio.timeout(20):
+            while shop.client.hlen(shop.keys.holds):  # in the end nothing is kept for ever
+                await engine.sweep()
+                await asyncio.sleep(0.1)
         assert (await shop.audit()).differences == []
 
 
