@@ -12,7 +12,6 @@ from pathlib import Path
 import redis
 
 from flashhold.embedded.binaries import RedisBinary
-from flashhold.engine.engine import Engine
 from loadtests import stores
 from loadtests.bench import engine_use as use
 from loadtests.bench.figures import Figure, at_least, ratio
@@ -36,7 +35,6 @@ class _Level:
     """One durability level: its server, its engine and what has been measured on them."""
 
     server: stores.Redis
-    engine: Engine
     client: "redis.Redis"
     increments: list[float]
     in_bulk: list[float]
@@ -65,12 +63,12 @@ async def measure(directory: Path, size: Size = Size(), binary: RedisBinary | No
         levels = []
         for durable in (False, True):
             server = stack.enter_context(stores.redis_server(directory, durable=durable, binary=binary, core=theirs))
-            engine = await stack.enter_async_context(use.engine_on(server))
             client = stack.enter_context(redis.Redis.from_url(server.url))
-            levels.append(_Level(server, engine, client, [], [], []))
+            levels.append(_Level(server, client, [], [], []))
         with use.on_core(ours):
             for level in levels:
-                await use.hold_in_bulk(level.engine, use.holds(size.holds // 4))  # warm: caches, allocator, tables
+                async with use.engine_on(level.server) as engine:
+                    await use.hold_in_bulk(engine, use.holds(size.holds // 4))  # warm: caches, allocator, tables
             for _ in range(size.repetitions):
                 for level in levels:
                     await _round(level, size, ours)
@@ -82,10 +80,10 @@ async def _round(level: _Level, size: Size, core: int | None) -> None:
     level.increments.append(increments_per_second(level.server, increments, core))
     # An empty store each time, as INCR has one key: what a million live holds add is another bench's figure.
     level.client.flushall()
-    await use.stock(level.engine)
-    level.in_bulk.append(size.holds / await use.hold_in_bulk(level.engine, use.holds(size.holds)))
-    commands = use.holds(size.holds)
-    level.one_each.append(size.holds / await use.hold_one_each(level.engine, commands, size.tasks))
+    async with use.engine_on(level.server) as engine:
+        level.in_bulk.append(size.holds / await use.hold_in_bulk(engine, use.holds(size.holds)))
+        commands = use.holds(size.holds)
+        level.one_each.append(size.holds / await use.hold_one_each(engine, commands, size.tasks))
     use.trim_journal(level.client)
 
 

@@ -31,7 +31,7 @@ class Size:
 
 @dataclass
 class _Side:
-    engine: Engine
+    server: stores.Redis
     client: "redis.Redis"
     seconds: list[float]
     server_seconds: list[float]
@@ -43,18 +43,18 @@ async def measure(directory: Path, size: Size = Size(), binary: RedisBinary | No
         sides = []
         for _ in range(2):
             server = stack.enter_context(stores.redis_server(directory, durable=False, binary=binary, core=theirs))
-            engine = await stack.enter_async_context(use.engine_on(server))
-            sides.append(_Side(engine, stack.enter_context(redis.Redis.from_url(server.url)), [], []))
+            sides.append(_Side(server, stack.enter_context(redis.Redis.from_url(server.url)), [], []))
         few, many = sides
         with use.on_core(ours):
-            await _fill(many, size.many)
+            engine = await stack.enter_async_context(use.engine_on(many.server))
+            await _fill(many, engine, size.many)
             for _ in range(size.repetitions):
                 few.client.flushall()
                 few.client.memory_purge()  # so that both sides grow into memory that they have to get first
-                await use.stock(few.engine)
-                await _fill(few, size.few)
-                await _round(few, size.holds)
-                await _round(many, size.holds)
+                async with use.engine_on(few.server) as engine_of_few:
+                    await _fill(few, engine_of_few, size.few)
+                    await _round(few, engine_of_few, size.holds)
+                await _round(many, engine, size.holds)
     wall = ratio(many.seconds, few.seconds)
     server_side = ratio(many.server_seconds, few.server_seconds)
     where = ("memory", server.name)
@@ -80,17 +80,17 @@ async def measure(directory: Path, size: Size = Size(), binary: RedisBinary | No
     ]
 
 
-async def _fill(side: _Side, count: int) -> None:
+async def _fill(side: _Side, engine: Engine, count: int) -> None:
     """Live holds that outlast the bench; the journal is trimmed on the way, as the write-behind would."""
     portion = 100_000
     for made in range(0, count, portion):
-        await use.hold_in_bulk(side.engine, use.holds(min(portion, count - made), ttl_ms=86_000_000))
+        await use.hold_in_bulk(engine, use.holds(min(portion, count - made), ttl_ms=86_000_000))
         use.trim_journal(side.client)
 
 
-async def _round(side: _Side, count: int) -> None:
+async def _round(side: _Side, engine: Engine, count: int) -> None:
     before = _script_seconds(side.client)
-    side.seconds.append(await use.hold_in_bulk(side.engine, use.holds(count, ttl_ms=86_000_000)))
+    side.seconds.append(await use.hold_in_bulk(engine, use.holds(count, ttl_ms=86_000_000)))
     side.server_seconds.append(_script_seconds(side.client) - before)
     use.trim_journal(side.client)
 
