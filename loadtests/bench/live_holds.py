@@ -4,7 +4,7 @@ Two servers side by side, one with few live holds and one with many; rounds of n
 process. Level memory: an fsync would hide the difference that this looks for.
 """
 
-import statistics
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +38,15 @@ class _Side:
 
 
 async def measure(directory: Path, size: Size = Size(), binary: RedisBinary | None = None) -> list[Figure]:
+    return [figure for durable in (True, False) for figure in await _measure(directory, size, binary, durable)]
+
+
+async def _measure(directory: Path, size: Size, binary: RedisBinary | None, durable: bool) -> list[Figure]:
     ours, theirs = stores.two_cores()
     async with AsyncExitStack() as stack:
         sides = []
         for _ in range(2):
-            server = stack.enter_context(stores.redis_server(directory, durable=False, binary=binary, core=theirs))
+            server = stack.enter_context(stores.redis_server(directory, durable=durable, binary=binary, core=theirs))
             sides.append(_Side(server, stack.enter_context(redis.Redis.from_url(server.url)), [], []))
         few, many = sides
         with use.on_core(ours):
@@ -55,29 +59,22 @@ async def measure(directory: Path, size: Size = Size(), binary: RedisBinary | No
                     await _fill(few, engine_of_few, size.few)
                     await _round(few, engine_of_few, size.holds)
                 await _round(many, engine, size.holds)
-    wall = ratio(many.seconds, few.seconds)
-    server_side = ratio(many.server_seconds, few.server_seconds)
-    where = ("memory", server.name)
+    level = "disk" if durable else "memory"
+    title = f"live holds: a hold among {size.many:,} ÷ among {size.few:,}"
     return [
-        at_most(
-            f"live holds: a hold among {size.many:,} ÷ among {size.few:,}, wall clock",
-            wall.quotient,
-            BAR,
-            *where,
-            us_among_many=wall.above / size.holds * 1e6,
-            us_among_few=wall.below / size.holds * 1e6,
-            spread=wall.spread,
-        ),
-        at_most(
-            "live holds: the same, time in the server's script",
-            server_side.quotient,
-            BAR,
-            *where,
-            us_among_many=server_side.above / size.holds * 1e6,
-            us_among_few=statistics.median(few.server_seconds) / size.holds * 1e6,
-            spread=server_side.spread,
-        ),
+        _figure(f"{title}, wall clock", many.seconds, few.seconds, size, level, server.name),
+        _figure(f"{title}, time in the script", many.server_seconds, few.server_seconds, size, level, server.name),
     ]
+
+
+def _figure(title: str, many: Sequence[float], few: Sequence[float], size: Size, level: str, server: str) -> Figure:
+    found = ratio(many, few)
+    told = {
+        "us_among_many": found.above / size.holds * 1e6,
+        "us_among_few": found.below / size.holds * 1e6,
+        "spread": found.spread,
+    }
+    return at_most(title, found.quotient, BAR, level, server, **told)
 
 
 async def _fill(side: _Side, engine: Engine, count: int) -> None:

@@ -37,10 +37,10 @@ _REDIS_SETTINGS = {
     # without it loses nothing that was promised, and nobody has to repair a file by hand at night. Should
     # more than that be missing, the comparison with the ledger at start-up finds it and fails closed.
     "aof-load-truncated": "yes",
-    # Rewritten when it has doubled, but not below this: at full speed a 64 MB file (the server's default)
-    # fills in seconds, and each rewrite forks.
+    # Rewritten when it has doubled, but not below this: at full speed 64 MB (the server's default) fill in seconds, and
+    # a rewrite takes the server's core for as long. A GB is read again at a start in about ten seconds.
     "auto-aof-rewrite-percentage": "100",
-    "auto-aof-rewrite-min-size": "256mb",
+    "auto-aof-rewrite-min-size": "1gb",
     # The append-only file is the data; snapshots beside it would only cost forks.
     "save": "",
     # At the memory limit refuse new holds rather than drop old ones.
