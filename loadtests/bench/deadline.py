@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 
 from flashhold import Applied, Engine, EngineOptions, Line
 from flashhold.domain.commands import Hold
 from flashhold.domain.idempotency import parse_hold_id
+from flashhold.domain.model import DEFAULT_POOL
 from flashhold.embedded.binaries import RedisBinary
+from flashhold.engine.codec import unpack
 from flashhold.engine.journal import Journal, decode_batch
 from flashhold.engine.keys import partition_keys
 from loadtests import stores
@@ -175,8 +177,10 @@ class _Newcomers:
 
 
 def _alive(client: "redis.Redis") -> int:
-    """Holds with a deadline to come or not yet swept."""
-    return int(client.zcard(partition_keys(EngineOptions().partition).due))
+    """Units held, one a hold: those with a deadline to come or not yet swept."""
+    pools = [f"{sku}\0{DEFAULT_POOL}" for sku in (use.SKU, OTHER_SKU)]
+    counters: Any = client.hmget(partition_keys(EngineOptions().partition).stock, pools)
+    return sum(unpack(raw)[2] for raw in counters)
 
 
 def _given_back(journal: Journal, promised: Promised) -> Given:

@@ -1,9 +1,14 @@
 -- deadlines: which holds of a pool end when.      READS due, wake      WRITES due, wake
--- due: one member a hold and pool, all scores 0, so that members sort as bytes: pool number, deadline, digest. A pool's
--- overdue holds are one range, found behind any number of others. wake: pool number → its earliest deadline.
+-- due: members pool number, deadline, digest of a hold or several, all scores 0, so that they sort as bytes: a pool's
+-- overdue holds are one range, found behind any number of others. Holds that were made together are named together; one
+-- of them that ends early, or lives on, stays named until the deadline, and then its record says that it is not meant.
+-- wake: pool number → its earliest deadline.
+
+local HEAD_BYTES, DIGEST_BYTES, NAMED_MAX = 10, 14, 64
 
 -- due_add: {score, member, …}. A member that is both added and dropped is dropped, unless it was added once more.
 local due_add, due_drop, rewake = {}, {}, {}
+local seen_to = {} -- member → how many of the holds that it names this batch has seen to
 
 -- What the members of all holds of this pool with this deadline begin with.
 local function due_head(p, expires_ms)
@@ -14,6 +19,13 @@ local function wake_by(p, expires_ms)
     if not p.wake or expires_ms < p.wake then
         p.wake = expires_ms
         touch_pool(p)
+    end
+end
+
+local function schedule_all(head, digests, from, to)
+    for i = from, to, NAMED_MAX do
+        local n = #due_add
+        due_add[n + 1], due_add[n + 2] = '0', head .. table.concat(digests, '', i, math.min(i + NAMED_MAX - 1, to))
     end
 end
 
@@ -42,7 +54,19 @@ local function unschedule(r)
     each_pool(r.lines, function(p) due_drop[due_head(p, r.expires_ms) .. r.digest] = true end)
 end
 
+-- What is left of the members that were seen to.
+local function shorten_members()
+    for member, seen in pairs(seen_to) do
+        due_drop[member] = true
+        local at = HEAD_BYTES + seen * DIGEST_BYTES
+        if at < #member then
+            due_add[#due_add + 1], due_add[#due_add + 2] = '0', string.sub(member, 1, HEAD_BYTES) .. string.sub(member, at + 1)
+        end
+    end
+end
+
 local function flush_deadlines()
+    shorten_members()
     write_all('ZADD', DUE, due_add)
     local dropped = {}
     for member in pairs(due_drop) do dropped[#dropped + 1] = member end

@@ -7,17 +7,16 @@ local function sweep_deadlines(most)
     local numbers = redis.call('ZRANGEBYSCORE', WAKE, '-inf', string.format('%d', now), 'LIMIT', 0, 64)
     local expired, earliest_ms, left, complete = 0, now, most, #numbers < 64
     for i = 1, #numbers do
-        if left <= 0 or lines_left <= 0 then
+        local place = {number = tonumber(numbers[i])}
+        rewake[i] = place.number
+        while not place.all_seen and left > 0 and lines_left > 0 do
+            local some, seen, first_ms = expire_overdue(place, left)
+            expired, left, earliest_ms = expired + some, left - seen, math.min(earliest_ms, first_ms)
+        end
+        if not place.all_seen then
             complete = false
             break
         end
-        local number = tonumber(numbers[i])
-        local members = overdue_after(number, nil, left)
-        local some, first_ms, all = expire_members(members)
-        expired, earliest_ms = expired + some, math.min(earliest_ms, first_ms)
-        if #members == left or not all then complete = false end
-        rewake[#rewake + 1] = number
-        left = left - #members
     end
     return expired, now - earliest_ms, not complete
 end

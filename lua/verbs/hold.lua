@@ -35,7 +35,11 @@ local function record_stretches(c, flat, expires_ms, claims, stretches)
         rows[s.row] = row_of(c, shared, s)
         places[#places + 1], places[#places + 2], places[#places + 3] = s.from, s.to, s.seq
     end
-    for i = 1, #claims do wake_by(claims[i][1], expires_ms) end
+    for i = 1, #claims do
+        local p, _, members_head = claims[i][1], claims[i][2], claims[i][3]
+        for j = 1, #stretches do schedule_all(members_head, c.digests, stretches[j].from, stretches[j].to) end
+        wake_by(p, expires_ms)
+    end
     return places
 end
 
@@ -66,7 +70,7 @@ verbs.hold = function(c)
     local head = bytes('>BBI6I6H', HELD, 3, now, expires_ms, #lines)
     local tail = lines .. pack(c[4], c[3], '', epoch, ttl_ms or 0, false, false)
     local stretches, others, stretch, short = {}, {}, nil, nil
-    local values, added = #record_values, #due_add -- counted along: the length of a long table is a search
+    local values = #record_values -- counted along: the length of a long table is a search
     for i = 1, c[5] do
         local digest = digests[i]
         local refused = refusal
@@ -74,7 +78,7 @@ verbs.hold = function(c)
             -- What one of a crowd cannot get the next cannot: they share the refusal.
             if not (first and short) then
                 short = refusal_of(c, i, limited)
-                values, added = #record_values, #due_add -- it may have expired holds
+                values = #record_values -- it may have expired holds
             end
             refused = short
         end
@@ -86,8 +90,6 @@ verbs.hold = function(c)
                 local p, quantity = claim[1], claim[2]
                 p.available, p.held = p.available - quantity, p.held + quantity
                 if not p.changed then touch_pool(p) end
-                due_add[added + 1], due_add[added + 2] = '0', claim[3] .. digest
-                added = added + 2
                 if counted_skus then add_share(p.sku, buyers[i], quantity) end
             end
             seq = seq + 1

@@ -88,13 +88,6 @@ async def test_a_pool_that_the_store_has_lost_is_found(shop: Shop) -> None:
     assert await shop.found() == [("store", f"sock 😀 {{p00}}, pool eu, {name}") for name in ("available", "held")]
 
 
-async def test_a_lost_deadline_is_found(shop: Shop) -> None:
-    """A live hold that the store's deadlines have forgotten would never expire."""
-    member = shop.client.zrange(shop.keys.due, 0, 0)[0]
-    shop.client.zrem(shop.keys.due, member)
-    assert await shop.found() == [("deadlines", "store")]
-
-
 async def test_a_changed_balance_is_found(shop: Shop) -> None:
     """The balance of a pool that is not the sum of its postings."""
     await shop.audit()

@@ -55,10 +55,20 @@ def image(client: "redis.Redis") -> dict[str, Any]:
         "holds": {digest: known(raw) for digest, raw in holds.items()},
         "pools": {name: value[1:] for name, value in unpacked.items() if b"\0" in name},
         "skus": {name: value for name, value in unpacked.items() if b"\0" not in name},
-        "due": sorted((name_of[member[:4]], member[4:]) for member in due),
+        "due": sorted(
+            (name_of[member[:4]], member[4:10], member[at : at + 14])
+            for member in due
+            for at in range(10, len(member), 14)
+            if is_live_until(holds.get(member[at : at + 14], b""), member[4:10])
+        ),
         "buyers": client.hgetall(keys.buyers),
         "ended": client.lrange(keys.ended, 0, -1),
     }
+
+
+def is_live_until(record: bytes, deadline: bytes) -> bool:
+    """Whether a name in the deadline index is meant: what has ended, or lives on, may still be named with others."""
+    return record[:1] == b"\0" and record[8:14] == deadline
 
 
 REMEMBERED = 8

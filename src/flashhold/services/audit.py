@@ -230,6 +230,3 @@ def _prove_holds(report: Report, proof: Proof, snapshot: Snapshot) -> None:
         report.add("hold", f"made at {hold_seq}", folded or "no hold", kept or "none")
     for epoch, seq, kind, earlier in proof.lives_broken(KEPT_MAX):
         report.add("life", f"entry {epoch}/{seq}", f"what may follow {earlier or 'nothing'}", kind)
-    expected = proof.deadlines(snapshot.place.epoch, snapshot.place.seq)
-    if expected != snapshot.deadlines:
-        report.add("deadlines", "store", expected, snapshot.deadlines)
