@@ -17,7 +17,7 @@ class Keys(NamedTuple):
     holds: str
     """hash: digest of an idempotency key → the hold it made, or the answer it got (lua/include/records.lua)"""
     due: str
-    """sorted set, all scores 0, ordered as bytes: pool number, deadline, digest"""
+    """sorted set, all scores 0, ordered as bytes: pool number, deadline, digests of holds that were made together"""
     wake: str
     """sorted set: pool number → its earliest deadline (ms)"""
     ended: str
