@@ -29,6 +29,8 @@ local pack, unpack_msgpack, bytes, from_bytes = cmsgpack.pack, cmsgpack.unpack, 
 --@include include/idempotency.lua
 --@include include/deadlines.lua
 --@include include/endings.lua
+--@include include/expiries.lua
+--@include include/overdue.lua
 --@include include/cart.lua
 --@include include/loading.lua
 

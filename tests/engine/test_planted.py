@@ -41,8 +41,8 @@ BUGS = [
     ),
     Bug(
         "overdue holds keep their stock until somebody sweeps",
-        "include/endings.lua",
-        "while sellable(p) < wanted and not p.taken_back do",
+        "include/overdue.lua",
+        "while sellable(p) < wanted and not p.all_seen do",
         "while false do",
     ),
     Bug(
@@ -161,7 +161,7 @@ BUGS = [
     ),
     Bug(
         "a packed expiry is not kept",
-        "include/endings.lua",
+        "include/expiries.lua",
         "#record_values + 1], record_values[#record_values + 2] = digest, packed",
         "#record_values + 1], record_values[#record_values + 2] = digest, raw",
     ),
@@ -172,8 +172,20 @@ BUGS = [
         "local _ = values -- it may",
     ),
     Bug(
+        "the first of those named together stands for all",
+        "include/overdue.lua",
+        "seen_to[member] = (seen_to[member] or 0) + 1",
+        "seen_to[member] = (#member - HEAD_BYTES) / DIGEST_BYTES",
+    ),
+    Bug(
+        "what is left of those named together is not scheduled again",
+        "include/deadlines.lua",
+        "if at < #member then",
+        "if false then",
+    ),
+    Bug(
         "a packed expiry forgets the buyer's share",
-        "include/endings.lua",
+        "include/expiries.lua",
         "if not line or counted_skus then return nil end",
         "if not line then return nil end",
     ),

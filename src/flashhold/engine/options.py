@@ -15,9 +15,9 @@ class EngineOptions:
     ledger_gate: LedgerGate | None = None
     """How level `ledger` learns that an entry is in the ledger."""
     batch_size_max: int = 256
-    """Commands a batch: beyond this the fixed cost's share is below a twentieth, and a script would run over 3 ms."""
+    """Commands a batch: at this size a batch's fixed cost is an eighth of an alike hold's, and a script runs 1-2 ms."""
     batch_weight_max: int = 2_600
-    """Members of commands a batch (a hold has 5, and 3 a line): keeps a batch of full carts below 10 ms."""
+    """Members of commands a batch (about 8, and 3 a line): keeps a batch of full carts below 10 ms."""
     batches_in_flight_max: int = 2
     """Two: while the server decides one, this process encodes the next."""
     waiting_max: int = 10_000
