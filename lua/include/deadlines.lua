@@ -4,7 +4,7 @@
 -- of them that ends early, or lives on, stays named until the deadline, and then its record says that it is not meant.
 -- wake: pool number → its earliest deadline.
 
-local HEAD_BYTES, DIGEST_BYTES, NAMED_MAX = 10, 14, 64
+local HEAD_BYTES, DIGEST_BYTES, NAMED_MAX = 10, 14, 256
 
 -- due_add: {score, member, …}. A member that is both added and dropped is dropped, unless it was added once more.
 local due_add, due_drop, rewake = {}, {}, {}

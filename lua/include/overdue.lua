@@ -1,12 +1,12 @@
 -- overdue: what is past its deadline is found and taken back, sweeper or none.
 -- READS due, holds      WRITES nothing (the flush of deadlines does)
 
-local MEMBERS = 16 -- a look into the index: at most a thousand holds, mostly what one batch has made
+local LOOK, LOOK_MAX = 2, 64 -- members at a time: each may name one hold or hundreds
 
--- Some members of the pool that are overdue, after the one named.
-local function overdue_after(number, member)
+-- At most `most` members of the pool that are overdue, after the one named.
+local function overdue_after(number, member, most)
     local from = member and ('(' .. member) or ('[' .. bytes('>I4', number))
-    return redis.call('ZRANGEBYLEX', DUE, from, '(' .. bytes('>I4I6', number, now + 1), 'LIMIT', 0, MEMBERS)
+    return redis.call('ZRANGEBYLEX', DUE, from, '(' .. bytes('>I4I6', number, now + 1), 'LIMIT', 0, most)
 end
 
 -- The holds that these members name and that have not been seen to, at most `most`: {digest, …}, and of each member that
@@ -42,7 +42,8 @@ end
 -- Expires the pool's overdue holds behind its place in the index, at most `most` of them. Returns how many, how many were
 -- looked at, and the earliest deadline among them; p.all_seen: nothing is left behind its place.
 local function expire_overdue(p, most)
-    local members = overdue_after(p.number, p.last_overdue)
+    local look = p.look or LOOK
+    local members = overdue_after(p.number, p.last_overdue, look)
     local digests, shares = named_by(members, math.min(most, lines_left))
     load_records(digests)
     local at, expired, earliest_ms = 0, 0, now
@@ -58,7 +59,10 @@ local function expire_overdue(p, most)
         if (seen_to[member] or 0) * DIGEST_BYTES + HEAD_BYTES < #member then return expired, at, earliest_ms end
         p.last_overdue = member
     end
-    p.all_seen = #shares == #members and #members < MEMBERS
+    if #shares == #members then
+        p.all_seen = #members < look
+        p.look = math.min(4 * look, LOOK_MAX)
+    end
     return expired, at, earliest_ms
 end
 
