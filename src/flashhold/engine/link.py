@@ -69,8 +69,9 @@ class Link:
 
     async def call(self, *arguments: bytes | str | int) -> Any:
         """One command; its reply. Raises StoreUnavailable, also for an error that the server answers."""
-        await self._hope()
-        reply = await self._timed(self._connected().call(command_bytes(*arguments)))
+        until = asyncio.get_running_loop().time() + self._timeout_s
+        await self._hope(until)
+        reply = await self._timed(self._connected().call(command_bytes(*arguments)), until)
         if isinstance(reply, ServerError):
             raise self.translate(reply)
         return reply
@@ -92,10 +93,9 @@ class Link:
         """The same for the server's own disk, where the server has `WAITAOF` (from 7.2 on): [fsynced here, …]."""
         return self._connected().call(command_bytes("WAITAOF", 1, 0, int(self._timeout_s * 900)))
 
-    async def _hope(self) -> None:
-        """Waits while the connection is being made anew, for as long as a reply may take."""
+    async def _hope(self, until: float) -> None:
+        """Waits while the connection is being made anew, until then by the loop's clock."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._timeout_s
         while not self.ready and self._down is None and loop.time() < until:  # noqa: ASYNC110  # three conditions, rarely
             await asyncio.sleep(BACKOFF_MS[0] / 1000)
 
@@ -104,9 +104,9 @@ class Link:
             raise self.down or StoreUnavailable("not connected to the store")
         return self._connection
 
-    async def _timed(self, reply: Awaitable[Any]) -> Any:
+    async def _timed(self, reply: Awaitable[Any], until: float | None = None) -> Any:
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout_at(until or asyncio.get_running_loop().time() + self._timeout_s):
                 return await reply
         except TimeoutError:
             self.abort("no reply in time")
