@@ -129,6 +129,19 @@ async def test_a_slow_store_keeps_nobody_longer(redis_url: str) -> None:
         assert again.replayed, "it was carried out, and only its answer came too late"
 
 
+async def test_an_error_is_nobody_elses(redis_url: str) -> None:
+    """Every call of a batch that fails gets an error of its own: raised twice, one would collect everybody's frames."""
+    async with await Engine.connect(redis_url, options=EngineOptions(reply_timeout_ms=200)) as engine:
+        await engine.install()
+        with redis.Redis.from_url(redis_url) as store:
+            store.client_pause(500, all=False)
+        answers = await asyncio.gather(
+            *[engine.hold(key=f"key-{number}", lines=ONE) for number in range(5)], return_exceptions=True
+        )
+        assert {type(answer) for answer in answers} == {StoreUnavailable}
+        assert len({id(answer) for answer in answers}) == 5
+
+
 async def test_forgotten_scripts_reach_nobody(engine: Engine, redis_url: str) -> None:
     """SCRIPT FLUSH under load: every call is answered, every hold made once."""
     await stocked(engine)

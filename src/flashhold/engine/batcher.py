@@ -1,6 +1,7 @@
 """Requests to batches: what arrives while batches are in flight forms the next one. No timer, no wait when idle."""
 
 import asyncio
+import copy
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -356,6 +357,7 @@ def weight_of(command: Command) -> int:
 
 
 def _fail(requests: list[Request], error: Exception) -> None:
+    """To each an error of his own: every caller that raises one hangs its frames on it."""
     for request in requests:
         if not request.future.done():
-            request.future.set_exception(error)
+            request.future.set_exception(copy.copy(error) if isinstance(error, FlashHoldError) else error)
