@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from flashhold.domain import commands, model
 from flashhold.domain.commands import Command
@@ -17,6 +17,7 @@ from flashhold.engine.journal import Place
 from flashhold.engine.keys import partition_keys
 from flashhold.engine.link import Link
 from flashhold.engine.options import EngineOptions
+from flashhold.engine.survey import Surveyor
 
 
 class PoolCounters(NamedTuple):
@@ -36,13 +37,32 @@ class PoolCounters(NamedTuple):
     """Units that were committed and no longer are: shipped or cancelled."""
 
 
+class SkuRules(NamedTuple):
+    """A SKU's stored rules, 0 or '' where not set; `pools`: their names."""
+
+    sku: str
+    hold_ttl_ms: int
+    hold_ttl_max_ms: int
+    max_per_buyer: int
+    opens_at_ms: int
+    closes_at_ms: int
+    sku_class: str
+    partition_key: str
+    counted: int
+    pools: list[str]
+    durability: str
+
+
 class Snapshot(NamedTuple):
-    """Every counter at one instant. `records`: stored holds and remembered answers; `deadlines`: index members."""
+    """Every counter at one instant. `records`: stored holds and remembered answers; `deadlines`: index members;
+    `garbage`: fields of the stock that no script wrote so."""
 
     place: Place
     records: int
     deadlines: int
     pools: list[PoolCounters]
+    skus: list[SkuRules]
+    garbage: list[str]
 
 
 class Engine:
@@ -57,6 +77,8 @@ class Engine:
         self._options = options
         self._batcher = Batcher(link, options)
         self._stock_key = partition_keys(options.partition).stock
+        self.survey = Surveyor(link, options)
+        """Reads pages of records, for the audit."""
         self.submit = self._batcher.submit
         """submit(command) → future of its outcome: the verbs without a coroutine in between."""
 
@@ -94,6 +116,10 @@ class Engine:
     @property
     def partition(self) -> str:
         return self._options.partition
+
+    @property
+    def retention_ms(self) -> int:
+        return self._options.retention_ms
 
     @property
     def seen(self) -> tuple[int, int]:
@@ -238,10 +264,28 @@ class Engine:
     async def snapshot(self) -> Snapshot:
         """Every counter at one instant, for the audit."""
         epoch, seq, chain, clock, records, deadlines, *stock = await self._link.inspect()
-        pools = []
+        pools, skus, garbage = [], [], []
         for field, raw in zip(stock[::2], stock[1::2], strict=True):
-            sku, is_pool, pool = field.decode().partition("\0")
-            if is_pool:
-                pools.append(PoolCounters(sku, pool, *unpack(raw)))
+            name, is_pool, pool = field.decode(errors="backslashreplace").partition("\0")
+            try:
+                if is_pool:
+                    pools.append(_whole(PoolCounters, (name, pool), raw))
+                else:
+                    skus.append(_whole(SkuRules, (name,), raw))
+            except (ValueError, TypeError):
+                garbage.append(f"{name}, pool {pool}" if is_pool else name)
         place = Place(self._options.partition, int(epoch), int(seq), chain.decode(), int(clock))
-        return Snapshot(place, int(records), int(deadlines), sorted(pools))
+        return Snapshot(place, int(records), int(deadlines), sorted(pools), sorted(skus), sorted(garbage))
+
+
+Row = TypeVar("Row", PoolCounters, SkuRules)
+
+
+def _whole(kind: type[Row], names: tuple[str, ...], raw: bytes) -> Row:
+    """The row that a field of the stock holds. Raises ValueError or TypeError for what no script wrote."""
+    members: list[Any] = [*names, *unpack(raw)]
+    row = kind(*members)
+    for value, expected in zip(row, kind.__annotations__.values(), strict=True):
+        if expected in (int, str) and type(value) is not expected:
+            raise TypeError
+    return row
