@@ -219,10 +219,14 @@ async def test_a_store_that_lost_acknowledged_entries_sells_nothing(engine: Engi
     with redis.Redis.from_url(redis_url) as store:
         store.flushall()
         with pytest.raises(Recovering):
+            await engine.sellable(["hot", "unknown"])
+        with pytest.raises(Recovering):
             await engine.hold(key="after", lines=ONE)
         async with await Engine.connect(redis_url) as fresh:
             await fresh.install()
             await stocked(fresh, 7)
+        with pytest.raises(Recovering):
+            await engine.sellable(["hot"])
         store.client_kill_filter(_type="normal", skipme=True)
         await asyncio.sleep(0.3)
         with pytest.raises(Recovering):

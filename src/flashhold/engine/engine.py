@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 from flashhold.domain import commands, model
 from flashhold.domain.commands import Command
 from flashhold.domain.entries import Entry
-from flashhold.domain.errors import Overloaded
+from flashhold.domain.errors import Overloaded, Recovering
 from flashhold.domain.model import DEFAULT_POOL, Line
 from flashhold.domain.outcomes import Applied, Outcome
 from flashhold.engine.batcher import Batcher
@@ -242,15 +242,17 @@ class Engine:
 
     async def sellable(self, skus: Sequence[str]) -> dict[str, dict[str, int]]:
         """{sku: {pool: sellable}} for product pages: one plain read that counts overdue holds as held until they are
-        swept. SKUs that are not known are left out."""
+        swept. SKUs that are not known are left out. Raises Recovering where the store has lost what it had."""
         if not skus:
             return {}
-        policies = await self._link.call("HMGET", self._stock_key, *skus)
+        epoch, policies = await self._link.read(self._stock_key, skus)
         pools = {sku: unpack(raw)[8] for sku, raw in zip(skus, policies, strict=True) if raw is not None}
         names = [(sku, pool) for sku, names in pools.items() for pool in names]
         if not names:
             return {}
-        counters = await self._link.call("HMGET", self._stock_key, *(f"{sku}\0{pool}" for sku, pool in names))
+        epoch_then, counters = await self._link.read(self._stock_key, [f"{sku}\0{pool}" for sku, pool in names])
+        if epoch_then != epoch:
+            raise Recovering
         found: dict[str, dict[str, int]] = {}
         for (sku, pool), raw in zip(names, counters, strict=True):
             available, safety_stock, oversell_allowance = (unpack(raw)[at] for at in (1, 6, 7))

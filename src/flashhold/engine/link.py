@@ -2,7 +2,7 @@
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from flashhold.domain.errors import FlashHoldError, Misconfigured, NotDurable, Recovering, StoreUnavailable
@@ -75,6 +75,26 @@ class Link:
         if isinstance(reply, ServerError):
             raise self.translate(reply)
         return reply
+
+    async def read(self, key: str, fields: Sequence[str]) -> tuple[int, list[Any]]:
+        """The partition's epoch and these fields of one of its hashes, at one instant.
+
+        Raises Recovering where the store holds no state of the partition, or less than it has shown: what such a store
+        does not know is not therefore unknown.
+        """
+        until = asyncio.get_running_loop().time() + self._timeout_s
+        await self._hope(until)
+        connection = self._connected()
+        commands = (("MULTI",), ("HMGET", self._keys.meta, "epoch", "seq"), ("HMGET", key, *fields), ("EXEC",))
+        *_, reply = [connection.call(command_bytes(*command)) for command in commands]
+        together = await self._timed(reply, until)
+        if isinstance(together, ServerError):
+            raise self.translate(together)
+        (epoch, seq), values = together
+        if epoch is None:
+            raise Recovering
+        self._refuse_lost_tail(int(epoch), int(seq))
+        return int(epoch), values
 
     def apply(self, nonce: str, batch: bytes, *, freeing: bool, by_source: bool = False) -> "asyncio.Future[Any]":
         """Runs a batch. The future's result is the script's reply, or the `ServerError` that the server answered
