@@ -68,9 +68,9 @@ def rule_differences(snapshot: Snapshot, policies: Mapping[str, dict[str, Any] |
         if sku not in kept:
             yield Difference("policy", sku, "a SKU", "none")
         elif details is not None:
-            for rule, expected, does in _rules(kept[sku], details):
-                if expected != does:
-                    yield Difference("policy", f"{sku}, {rule}", str(expected), str(does))
+            for rule, expected, found_rule in _rules(kept[sku], details):
+                if expected != found_rule:
+                    yield Difference("policy", f"{sku}, {rule}", str(expected), str(found_rule))
             lacking = names.get(sku, set()) ^ set(kept[sku].pools)
             if lacking:
                 yield Difference(
