@@ -105,10 +105,14 @@ async def _prepare(database_url: str, stop: asyncio.Event) -> bool:
 async def _sweep(settings: Settings, gauges: WorkerGauges, stop: asyncio.Event, leads: Callable[[], bool]) -> None:
     """Sweep, count and audit for as long as the store has what the ledger has; where it has not, see to that first."""
     chosen = engine_options(settings)
-    # Nobody waits for a sweep's acknowledgement, and a sweep that is lost is simply made again.
-    options = dataclasses.replace(chosen, durability=Durability.MEMORY)
     client = blocking_client(settings.redis_url)
     recovery = Recovery(client, settings.database_url, chosen, gauges=gauges)
+
+    async def admit(_: object) -> None:
+        await asyncio.to_thread(recovery.admit)
+
+    # Nobody waits for a sweep's acknowledgement, and a sweep that is lost is simply made again.
+    options = dataclasses.replace(chosen, durability=Durability.MEMORY, admit=admit)
     try:
         while not stop.is_set():
             if not (await asyncio.to_thread(recovery.look)).sound:

@@ -5,7 +5,7 @@ import copy
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from flashhold.domain.errors import FlashHoldError, Misconfigured, NotDurable, Recovering, StoreUnavailable
+from flashhold.domain.errors import Emptied, FlashHoldError, Misconfigured, NotDurable, Recovering, StoreUnavailable
 from flashhold.engine import durability
 from flashhold.engine.connection import HotConnection, ServerError, command_bytes, connect
 from flashhold.engine.journal import GENESIS_CHAIN, Place
@@ -92,7 +92,7 @@ class Link:
             raise self.translate(together)
         (epoch, seq), values = together
         if epoch is None:
-            raise Recovering
+            raise Emptied
         self._refuse_lost_tail(int(epoch), int(seq))
         return int(epoch), values
 
@@ -179,10 +179,18 @@ class Link:
             raise Misconfigured("settings that all processes must share differ; stored: " + "; ".join(differing))
 
     async def place(self) -> Place:
-        """Where the partition stands. Raises Recovering when the store holds no state of it."""
-        reply = await self.call("HMGET", self._keys.meta, "epoch", "seq", "chain", "clock")
+        """Where the partition stands. Raises Emptied when the store holds no state of it."""
+        until = asyncio.get_running_loop().time() + self._timeout_s
+        await self._hope(until)
+        return await self._place_over(self._connected(), until)
+
+    async def _place_over(self, connection: HotConnection, until: float | None = None) -> Place:
+        asked = command_bytes("HMGET", self._keys.meta, "epoch", "seq", "chain", "clock")
+        reply = await self._timed(connection.call(asked), until)
+        if isinstance(reply, ServerError):
+            raise self.translate(reply)
         if reply[0] is None:
-            raise Recovering
+            raise Emptied
         epoch, seq, chain, clock = reply
         return Place(self._options.partition, int(epoch), int(seq), chain.decode(), int(clock))
 
@@ -203,6 +211,8 @@ class Link:
             if meta:
                 self._check_meta(meta)
             self._refuse_lost_tail(int(meta.get("epoch", 0)), int(meta.get("seq", 0)))
+            if self._options.admit is not None:
+                await self._options.admit(lambda: self._place_over(connection))
         except BaseException:
             connection.abort("the store is not what this engine needs")
             raise
