@@ -1,6 +1,6 @@
 -- hold_partially: {verb, digest, fingerprint, key, buyer|'', ttl_ms|0, metadata|'', sku, pool, quantity, …}
 -- Each line gets what is left of it, at least one unit in all. Its entry is a `hold` with details {lines = {{sku, pool,
--- granted, requested}, …}[, metadata]}.
+-- granted, requested}, …}[, metadata][, ttl_ms]}; ttl_ms is the one that was asked for, where one was.
 -- READS stock holds due buyers      WRITES stock holds due wake ended buyers journal
 -- REPLIES {HELD_PARTLY, seq, expires_ms, {granted, …}}
 
@@ -47,6 +47,7 @@ verbs.hold_partially = function(c)
         details.lines[i] = {line[1], line[2], line[3], line[7]}
     end
     if c[7] ~= '' then details.metadata = c[7] end
+    if c[6] > 0 then details.ttl_ms = c[6] end
     record_hold('hold', r, changes, c, '', '', details)
     records[c[2]] = r
     touch_record(r)

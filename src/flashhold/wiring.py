@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 
 from pydantic import ValidationError
@@ -10,11 +11,12 @@ from flashhold import telemetry
 from flashhold.domain.errors import FlashHoldError, Misconfigured, StoreUnavailable
 from flashhold.engine.durability import Durability, LedgerGate
 from flashhold.engine.engine import Engine
-from flashhold.engine.options import EngineOptions
+from flashhold.engine.journal import Place
+from flashhold.engine.options import Admit, EngineOptions
 from flashhold.ledger.reader import Reader
 from flashhold.ledger.schema import upgrade
 from flashhold.services.ledger_gate import LedgerWatch
-from flashhold.services.readiness import STARTING, Verdict, judge
+from flashhold.services.readiness import STARTING, Verdict, admit, judge
 from flashhold.settings import Settings
 
 OPENING_PAUSE_SECONDS = 0.2
@@ -48,9 +50,12 @@ def engine_options(settings: Settings, ledger_gate: LedgerGate | None = None) ->
     )
 
 
-async def connect_engine(settings: Settings, ledger_gate: LedgerGate | None = None) -> Engine:
+async def connect_engine(
+    settings: Settings, ledger_gate: LedgerGate | None = None, admit: Admit | None = None
+) -> Engine:
     """An engine on the deployment's Redis. Raises StoreUnavailable, NotDurable, Misconfigured."""
-    return await Engine.connect(settings.redis_url, options=engine_options(settings, ledger_gate))
+    options = dataclasses.replace(engine_options(settings, ledger_gate), admit=admit)
+    return await Engine.connect(settings.redis_url, options=options)
 
 
 class Stores:
@@ -115,7 +120,10 @@ class Stores:
         _log.debug("ledger-prepared", revision=revision)
 
     async def _connect(self) -> None:
-        self.engine = await connect_engine(self._settings, self._ledger.reached)
+        self.engine = await connect_engine(self._settings, self._ledger.reached, self._admit)
+
+    async def _admit(self, place: Callable[[], Awaitable[Place]]) -> None:
+        await admit(engine_options(self._settings).partition, place, self.reader, self.verdict)
 
     async def _judge(self) -> None:
         assert self.engine is not None, "connected before"

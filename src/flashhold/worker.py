@@ -1,4 +1,4 @@
-"""The worker process: the write-behind in a thread of its own, the sweeper beside it, until SIGTERM.
+"""The worker process: the write-behind in a thread of its own, sweeper and rolling audit beside it, until SIGTERM.
 
 Any number may run. One writes the ledger, the others stand by and take over when it falls silent; all sweep.
 """
@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import uuid
+from collections.abc import Callable
 
 from prometheus_client import start_http_server
 
@@ -25,6 +26,7 @@ from flashhold.ledger.writer import LedgerWriter
 from flashhold.services import count_buyers
 from flashhold.services.gauges import WorkerGauges
 from flashhold.services.recovery import Recovery
+from flashhold.services.rolling_audit import RollingAudit
 from flashhold.services.sweep import Sweeper, wait
 from flashhold.services.write_behind import WriteBehind
 from flashhold.settings import Settings
@@ -67,7 +69,7 @@ async def _work(settings: Settings) -> None:
     writing.start()
     _log.info("worker-started", partition=engine_options(settings).partition)
     try:
-        await _sweep(settings, gauges, stop)
+        await _sweep(settings, gauges, stop, lambda: write_behind.leads)
     finally:
         write_behind.stop()
         await asyncio.to_thread(writing.join)
@@ -100,13 +102,17 @@ async def _prepare(database_url: str, stop: asyncio.Event) -> bool:
     return False
 
 
-async def _sweep(settings: Settings, gauges: WorkerGauges, stop: asyncio.Event) -> None:
-    """Sweep and count for as long as the store has what the ledger has; where it has not, see to that first."""
+async def _sweep(settings: Settings, gauges: WorkerGauges, stop: asyncio.Event, leads: Callable[[], bool]) -> None:
+    """Sweep, count and audit for as long as the store has what the ledger has; where it has not, see to that first."""
     chosen = engine_options(settings)
-    # Nobody waits for a sweep's acknowledgement, and a sweep that is lost is simply made again.
-    options = dataclasses.replace(chosen, durability=Durability.MEMORY)
     client = blocking_client(settings.redis_url)
     recovery = Recovery(client, settings.database_url, chosen, gauges=gauges)
+
+    async def admit(_: object) -> None:
+        await asyncio.to_thread(recovery.admit)
+
+    # Nobody waits for a sweep's acknowledgement, and a sweep that is lost is simply made again.
+    options = dataclasses.replace(chosen, durability=Durability.MEMORY, admit=admit)
     try:
         while not stop.is_set():
             if not (await asyncio.to_thread(recovery.look)).sound:
@@ -121,7 +127,7 @@ async def _sweep(settings: Settings, gauges: WorkerGauges, stop: asyncio.Event) 
                 await wait(stop, random.uniform(0.2, 1.0))
                 continue
             try:
-                await _while_sound(engine, recovery, settings, gauges, stop)
+                await _while_sound(engine, recovery, settings, gauges, stop, leads)
             finally:
                 await engine.close()
     finally:
@@ -130,7 +136,12 @@ async def _sweep(settings: Settings, gauges: WorkerGauges, stop: asyncio.Event) 
 
 
 async def _while_sound(
-    engine: Engine, recovery: Recovery, settings: Settings, gauges: WorkerGauges, stop: asyncio.Event
+    engine: Engine,
+    recovery: Recovery,
+    settings: Settings,
+    gauges: WorkerGauges,
+    stop: asyncio.Event,
+    leads: Callable[[], bool],
 ) -> None:
     """Sweep until `stop`, or until the store has lost something: from then on nothing may be written into it."""
     over = asyncio.Event()
@@ -147,3 +158,4 @@ async def _while_sound(
         tasks.create_task(watch())
         tasks.create_task(Sweeper(engine, gauges=gauges).run(over))
         tasks.create_task(count_buyers.run(engine, settings.database_url, over))
+        tasks.create_task(RollingAudit(engine, settings.database_url, gauges=gauges, leads=leads).run(over))

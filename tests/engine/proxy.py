@@ -15,6 +15,8 @@ class Proxy(proxy.Proxy):
         """Give the previous reply once more in front of the next one: every later answer is one off."""
         self.cut_before_reply = False
         """The server has carried the command out, but its reply is lost with the connection."""
+        self.slow_s = 0.0
+        """Every reply comes so much later."""
         self.commands_seen = 0
 
     async def going_up(self, data: bytes, to: asyncio.StreamWriter) -> bytes | None:
@@ -22,6 +24,7 @@ class Proxy(proxy.Proxy):
         return data
 
     async def coming_down(self, data: bytes, to: asyncio.StreamWriter) -> bytes | None:
+        await asyncio.sleep(self.slow_s)
         if self.cut_before_reply:
             self.cut_before_reply = False
             self.cut()

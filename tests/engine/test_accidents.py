@@ -88,6 +88,60 @@ async def test_a_silent_store_is_given_up_in_time(redis_url: str) -> None:
         await counters_agree(engine, written)
 
 
+async def test_whoever_waits_behind_a_silent_store_hears_in_time(redis_url: str) -> None:
+    """Calls that come while a batch hangs, and while the connection is made anew, wait no longer than it may take."""
+    options = EngineOptions(reply_timeout_ms=500)
+    loop = asyncio.get_running_loop()
+
+    async def waited_s(engine: Engine, number: int) -> float:
+        await asyncio.sleep(number * 0.02)
+        asked_at = loop.time()
+        with pytest.raises(StoreUnavailable):
+            await engine.hold(key=f"key-{number}", lines=ONE)
+        return loop.time() - asked_at
+
+    async with await Engine.connect(redis_url, options=options) as engine:
+        await engine.install()
+        await stocked(engine)
+        with redis.Redis.from_url(redis_url) as store:
+            store.client_pause(3_000, all=True)
+        assert max(await asyncio.gather(*[waited_s(engine, number) for number in range(75)])) < 0.75
+        assert engine.waiting == 0
+        assert isinstance(await persistently(lambda: engine.hold(key="later", lines=ONE)), Applied)
+
+
+async def test_a_slow_store_keeps_nobody_longer(redis_url: str) -> None:
+    """The time spent before a batch counts too; the answer that comes too late breaks nothing for the others."""
+    options = EngineOptions(reply_timeout_ms=500, batches_in_flight_max=1, batch_size_max=1)
+    async with Proxy(redis_url) as proxy, await Engine.connect(proxy.url, options=options) as engine:
+        await engine.install()
+        await stocked(engine)
+        proxy.slow_s = 0.3
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
+        answers = await asyncio.gather(
+            *[engine.hold(key=f"key-{number}", lines=ONE) for number in range(4)], return_exceptions=True
+        )
+        assert loop.time() - asked_at < 0.7
+        assert [type(answer) for answer in answers] == [Applied, StoreUnavailable, StoreUnavailable, StoreUnavailable]
+        proxy.slow_s = 0.0
+        again = await persistently(lambda: engine.hold(key="key-1", lines=ONE))
+        assert again.replayed, "it was carried out, and only its answer came too late"
+
+
+async def test_an_error_is_nobody_elses(redis_url: str) -> None:
+    """Every call of a batch that fails gets an error of its own: raised twice, one would collect everybody's frames."""
+    async with await Engine.connect(redis_url, options=EngineOptions(reply_timeout_ms=200)) as engine:
+        await engine.install()
+        with redis.Redis.from_url(redis_url) as store:
+            store.client_pause(500, all=False)
+        answers = await asyncio.gather(
+            *[engine.hold(key=f"key-{number}", lines=ONE) for number in range(5)], return_exceptions=True
+        )
+        assert {type(answer) for answer in answers} == {StoreUnavailable}
+        assert len({id(answer) for answer in answers}) == 5
+
+
 async def test_forgotten_scripts_reach_nobody(engine: Engine, redis_url: str) -> None:
     """SCRIPT FLUSH under load: every call is answered, every hold made once."""
     await stocked(engine)
@@ -165,10 +219,14 @@ async def test_a_store_that_lost_acknowledged_entries_sells_nothing(engine: Engi
     with redis.Redis.from_url(redis_url) as store:
         store.flushall()
         with pytest.raises(Recovering):
+            await engine.sellable(["hot", "unknown"])
+        with pytest.raises(Recovering):
             await engine.hold(key="after", lines=ONE)
         async with await Engine.connect(redis_url) as fresh:
             await fresh.install()
             await stocked(fresh, 7)
+        with pytest.raises(Recovering):
+            await engine.sellable(["hot"])
         store.client_kill_filter(_type="normal", skipme=True)
         await asyncio.sleep(0.3)
         with pytest.raises(Recovering):

@@ -94,7 +94,7 @@ class Link:
     """A store that answers when the test says so."""
 
     def __init__(self) -> None:
-        self.ready, self.down = True, None
+        self.ready, self.down, self.fsyncs = True, None, True
         self.sent: list[tuple[list[Any], asyncio.Future[Any], str]] = []
         self.aborted: list[str] = []
 
@@ -107,7 +107,7 @@ class Link:
         """Refuse every command of a batch with a detail that names its key."""
         wires, future, own = self.sent[number]
         refusals = [[3, 0, "unknown-sku", {"sku": wire[4]}, 1, 0] for wire in wires]
-        future.set_result(msgspec.msgpack.encode([nonce or own, 0, 1, 0, "", refusals]))
+        future.set_result(msgspec.msgpack.encode([nonce or own, 0, 1, 0, "", {}, refusals]))
 
     def seen(self, _: int, __: int) -> None:
         return

@@ -6,10 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -109,9 +111,24 @@ async def _until_ready(api: Api, patience_seconds: float) -> None:
 
 @contextmanager
 def serving(processes: int = 1, *, expect: int = 200, **environ: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """`flashhold serve` as its own processes; the parent and its URL, once readiness answers as expected."""
+    """`flashhold serve` as its own processes; the parent and its URL, once readiness answers as expected.
+
+    Where 200 is expected all of them must be ready: they share the port, and only one of them answers `/readyz`.
+    """
+    with tempfile.TemporaryDirectory(prefix="fh-serving-") as figures:
+        yield from _serving(processes, expect, Path(figures), environ)
+
+
+def _serving(
+    processes: int, expect: int, figures: Path, environ: dict[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     port = free_port()
-    variables = {"FLASHHOLD_PORT": str(port), "FLASHHOLD_PROCESSES": str(processes), **environ}
+    variables = {
+        "FLASHHOLD_PORT": str(port),
+        "FLASHHOLD_PROCESSES": str(processes),
+        "PROMETHEUS_MULTIPROC_DIR": str(figures),
+        **environ,
+    }
     command = [sys.executable, "-c", "from flashhold.http.serve import serve; serve()"]
     parent = subprocess.Popen(command, env={**os.environ, **variables}, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
@@ -119,7 +136,9 @@ def serving(processes: int = 1, *, expect: int = 200, **environ: str) -> Iterato
     try:
         for _ in range(600):
             try:
-                if client.get(f"{url}/readyz").status_code == expect:
+                if client.get(f"{url}/readyz").status_code == expect and (
+                    expect != 200 or processes == 1 or _all_ready(client, url, figures, processes)
+                ):
                     break
             except httpx.TransportError:
                 assert parent.poll() is None, "serve ended"
@@ -132,6 +151,13 @@ def serving(processes: int = 1, *, expect: int = 200, **environ: str) -> Iterato
         if parent.poll() is None:
             parent.send_signal(signal.SIGTERM)
         parent.wait(30)
+
+
+def _all_ready(client: httpx.Client, url: str, figures: Path, processes: int) -> bool:
+    """The gauge is the least of all processes that have made one; each keeps it in a file of its own."""
+    if len(list(figures.glob("gauge_livemin_*.db"))) < processes:
+        return False
+    return "flashhold_ready 1.0" in client.get(f"{url}/metrics").text
 
 
 def valkey(redis_servers: Callable[[str], str]) -> str:

@@ -16,10 +16,11 @@ class Store:
     def __init__(self) -> None:
         self.readings: list[list[str]] = []
         self.away = False
+        self.takes_s = 0.01
 
     async def read(self, skus: Sequence[str]) -> dict[str, dict[str, int]]:
         self.readings.append(list(skus))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(self.takes_s)
         if self.away:
             raise StoreUnavailable
         return {sku: {"default": len(self.readings)} for sku in skus if sku != "unknown"}
@@ -57,6 +58,19 @@ async def test_a_failing_store_fails_who_asked_and_nobody_after() -> None:
     assert [type(one) for one in found] == [StoreUnavailable] * 3
     store.away = False
     assert (await projection.look(["a"]))["a"].pools
+
+
+async def test_nobody_waits_for_two_slow_reads() -> None:
+    """Whoever comes during a read that hangs does not wait for the end of that one and then of his own."""
+    store = Store()
+    store.takes_s = 0.2
+    projection = Projection(store.read, 1000, patience_ms=100)
+    began = asyncio.get_running_loop().time()
+    first = asyncio.create_task(projection.look(["a"]))
+    await asyncio.sleep(0.01)
+    found = await asyncio.gather(first, projection.look(["b"]), return_exceptions=True)
+    assert [type(one) for one in found] == [StoreUnavailable] * 2
+    assert asyncio.get_running_loop().time() - began < 0.18
 
 
 async def test_one_who_goes_away_takes_the_read_from_nobody() -> None:

@@ -101,6 +101,8 @@ async def test_an_emptied_redis_sells_nothing(one_redis_url: str, database_url: 
         sku = await api.stocked(5)
         with redis.Redis.from_url(one_redis_url) as client:
             client.flushall()
+        shown = await api.client.get("/v1/availability", params={"sku": "never-shown"})
+        assert (shown.status_code, shown.json()["code"]) == (503, "recovering"), "what is lost is not unknown"
         answer = await api.post("/v1/holds", {"lines": [{"sku": sku, "quantity": 1}]}, key="new")
         assert (answer.status_code, answer.json()["code"]) == (503, "recovering")
         assert answer.headers["retry-after"] == "1"

@@ -85,7 +85,17 @@ async def test_every_counter_and_rule_of_a_pool_is_compared(shop: Shop) -> None:
 async def test_a_pool_that_the_store_has_lost_is_found(shop: Shop) -> None:
     """A record that is gone counts as zero, not as nothing to compare."""
     shop.client.hdel(shop.keys.stock, b"sock \xf0\x9f\x98\x80 {p00}\0eu")
-    assert await shop.found() == [("store", f"sock 😀 {{p00}}, pool eu, {name}") for name in ("available", "held")]
+    lost = [("store", f"sock 😀 {{p00}}, pool eu, {name}") for name in ("available", "held")]
+    assert await shop.found() == [*lost, ("policy", "sock 😀 {p00}, pools")]
+
+
+async def test_a_lost_deadline_is_found(shop: Shop) -> None:
+    """A live hold that the store's deadlines have forgotten would never expire."""
+    member = shop.client.zrange(shop.keys.due, 0, 0)[0]
+    shop.client.zrem(shop.keys.due, member)
+    found = await shop.audit()
+    (one,) = found.differences
+    assert one.where.endswith(", deadline") and one.found == "unnamed"
 
 
 async def test_a_changed_balance_is_found(shop: Shop) -> None:

@@ -75,18 +75,14 @@ REMEMBERED = 8
 
 
 def known(raw: bytes) -> list[Any]:
-    """A record, laid out as lua/include/records.lua says; that of a partial hold without the ttl that was asked for,
-    which its fingerprint covers and no entry tells."""
+    """A record, laid out as lua/include/records.lua says."""
     decode = msgspec.msgpack.decode
     if raw[0] == REMEMBERED:
         return [REMEMBERED, *decode(b"\x93" + raw[1:])]
     head = struct.unpack_from(">BB6s6sH6sH", raw)
     buyer_to = 24 + head[6]
     lines_to = buyer_to + head[4]
-    rest = decode(b"\x97" + raw[lines_to:])
-    if rest[2]:
-        rest[1] = 0
-    return [head, raw[24:buyer_to], decode(raw[buyer_to:lines_to]), rest]
+    return [head, raw[24:buyer_to], decode(raw[buyer_to:lines_to]), decode(b"\x97" + raw[lines_to:])]
 
 
 def earliest(client: "redis.Redis") -> dict[bytes, float]:

@@ -27,6 +27,10 @@ class Recovering(FlashHoldError):
     """The partition holds no state, or is being rebuilt; nothing is decided until it agrees with the ledger."""
 
 
+class Emptied(Recovering):
+    """The store holds no state of the partition; nothing is decided until it has been made or rebuilt."""
+
+
 class LedgerUnavailable(FlashHoldError):
     """The ledger database did not answer; holds go on, reads from the ledger have to wait."""
 

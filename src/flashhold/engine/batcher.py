@@ -1,6 +1,7 @@
 """Requests to batches: what arrives while batches are in flight forms the next one. No timer, no wait when idle."""
 
 import asyncio
+import copy
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ class Request(NamedTuple):
     weight: int
     """What bounds the time of a script: see `weight_of`."""
     given_up_at: float
-    """When the loop's clock passes this, nobody asks again."""
+    """When the loop's clock passes this, its caller is told that there is no answer."""
 
 
 class Flight(NamedTuple):
@@ -59,11 +60,12 @@ class Batcher:
         self._options = options
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Request] = deque()
-        self._in_flight = 0
+        self._flying: dict[str, Flight] = {}
         self._confirming: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._nonces = itertools.count(1)
         self._idle = asyncio.Event()
+        self._giving_up: asyncio.TimerHandle | None = None
         self._timeout_s = options.reply_timeout_ms / 1000
         self.waiting_commands = 0
         link.on_ready = self._flush
@@ -100,7 +102,9 @@ class Batcher:
         until = self._loop.time() + self._timeout_s
         self._waiting.append(Request(batch, future, single, weight, until))
         self.waiting_commands += len(batch)
-        if not self._scheduled and self._in_flight < self._options.batches_in_flight_max:
+        if self._giving_up is None:
+            self._giving_up = self._loop.call_at(until, self._give_up)
+        if not self._scheduled and len(self._flying) < self._options.batches_in_flight_max:
             self._scheduled = True
             self._loop.call_soon(self._flush)
         return future
@@ -109,7 +113,7 @@ class Batcher:
         self._scheduled = False
         if not self._link.ready:
             return
-        while self._waiting and self._in_flight < self._options.batches_in_flight_max:
+        while self._waiting and len(self._flying) < self._options.batches_in_flight_max:
             requests = self._next_batch()
             if requests:
                 self._send(requests)
@@ -151,7 +155,7 @@ class Batcher:
         """Callbacks, not a task: in a quiet shop most batches are of one command, and a task costs more than that."""
         data = flight.encoded.data
         reply = self._link.apply(flight.nonce, data, freeing=flight.freeing, by_source=flight.again)
-        self._in_flight += 1
+        self._flying[flight.nonce] = flight
         late = self._loop.call_later(self._timeout_s, self._link.abort, "no reply in time")
         if self._options.durability == Durability.REPLICA:
             replicas = self._link.wait_for_replica()
@@ -169,7 +173,7 @@ class Batcher:
         replicas: "asyncio.Future[Any] | None" = None,
     ) -> None:
         late.cancel()
-        self._in_flight -= 1
+        del self._flying[flight.nonce]
         try:
             if self._waiting:
                 self._flush()  # first, so that the server has work while the answers are read
@@ -188,7 +192,7 @@ class Batcher:
         finally:
             if self._waiting:
                 self._flush()
-            if not self._in_flight:
+            if not self._flying:
                 self._idle.set()
 
     def _settle(self, flight: Flight, reply: Sequence[Any]) -> None:
@@ -228,9 +232,11 @@ class Batcher:
         """Tells the outcomes once the stores have confirmed all that the partition had decided by then: a replay waits
         as the first answer did."""
 
+        until = max(one.request.given_up_at for one in answered)
+
         async def confirm() -> None:
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout_at(until):
                     await self._confirmed(level, moment)
             except TimeoutError:
                 _fail([one.request for one in answered], NotDurable("the stores have not confirmed the write in time"))
@@ -243,7 +249,7 @@ class Batcher:
                 self._tell(answered)
             finally:
                 self._confirming.discard(task)
-                if not self._in_flight:
+                if not self._flying:
                     self._idle.set()
 
         task = self._loop.create_task(confirm())
@@ -292,6 +298,8 @@ class Batcher:
         if self._loop.time() > request.given_up_at:
             _fail([request], StoreUnavailable("too much was overdue to decide in time; try again"))
             return
+        if self._giving_up is None:
+            self._giving_up = self._loop.call_at(request.given_up_at, self._give_up)
         self._waiting.appendleft(request)
         self.waiting_commands += len(request.commands)
 
@@ -312,6 +320,23 @@ class Batcher:
         else:
             raise self._link.translate(error)
 
+    def _give_up(self) -> None:
+        """Tells whoever has waited for his time. One timer for all: it goes off once in that time, and while answers
+        come it finds nobody. An answer that comes later is of no use; the connection is given up by its own timer."""
+        now = self._loop.time()
+        unsent: list[Request] = []
+        while self._waiting and self._waiting[0].given_up_at <= now:
+            request = self._waiting.popleft()
+            self.waiting_commands -= len(request.commands)
+            unsent.append(request)
+        flying = [one for flight in self._flying.values() for one in flight.requests if not one.future.done()]
+        late = [one for one in flying if one.given_up_at <= now]
+        left = [one.given_up_at for one in (*flying, *itertools.islice(self._waiting, 1)) if one.given_up_at > now]
+        self._giving_up = self._loop.call_at(min(left), self._give_up) if left else None
+        _fail(unsent, StoreUnavailable("the store is away or too slow; the command was not carried out in time"))
+        _fail(late, StoreUnavailable("the outcome is unknown: the store did not reply in time"))
+        self._idle.set()
+
     def _fail_waiting(self, error: FlashHoldError) -> None:
         requests = list(self._waiting)
         self._waiting.clear()
@@ -321,7 +346,7 @@ class Batcher:
 
     async def drain(self) -> None:
         """Waits until nothing is waiting or in flight."""
-        while self._in_flight or self._confirming or (self._waiting and self._link.ready):
+        while self._flying or self._confirming or (self._waiting and self._link.ready):
             self._idle.clear()
             await self._idle.wait()
 
@@ -332,6 +357,7 @@ def weight_of(command: Command) -> int:
 
 
 def _fail(requests: list[Request], error: Exception) -> None:
+    """To each an error of his own: every caller that raises one hangs its frames on it."""
     for request in requests:
         if not request.future.done():
-            request.future.set_exception(error)
+            request.future.set_exception(copy.copy(error) if isinstance(error, FlashHoldError) else error)

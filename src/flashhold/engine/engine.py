@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from flashhold.domain import commands, model
 from flashhold.domain.commands import Command
 from flashhold.domain.entries import Entry
-from flashhold.domain.errors import Overloaded
+from flashhold.domain.errors import Overloaded, Recovering
 from flashhold.domain.model import DEFAULT_POOL, Line
 from flashhold.domain.outcomes import Applied, Outcome
 from flashhold.engine.batcher import Batcher
@@ -17,6 +17,7 @@ from flashhold.engine.journal import Place
 from flashhold.engine.keys import partition_keys
 from flashhold.engine.link import Link
 from flashhold.engine.options import EngineOptions
+from flashhold.engine.survey import Surveyor
 
 
 class PoolCounters(NamedTuple):
@@ -36,13 +37,32 @@ class PoolCounters(NamedTuple):
     """Units that were committed and no longer are: shipped or cancelled."""
 
 
+class SkuRules(NamedTuple):
+    """A SKU's stored rules, 0 or '' where not set; `pools`: their names."""
+
+    sku: str
+    hold_ttl_ms: int
+    hold_ttl_max_ms: int
+    max_per_buyer: int
+    opens_at_ms: int
+    closes_at_ms: int
+    sku_class: str
+    partition_key: str
+    counted: int
+    pools: list[str]
+    durability: str
+
+
 class Snapshot(NamedTuple):
-    """Every counter at one instant. `records`: stored holds and remembered answers; `deadlines`: index members."""
+    """Every counter at one instant. `records`: stored holds and remembered answers; `deadlines`: index members;
+    `garbage`: fields of the stock that no script wrote so."""
 
     place: Place
     records: int
     deadlines: int
     pools: list[PoolCounters]
+    skus: list[SkuRules]
+    garbage: list[str]
 
 
 class Engine:
@@ -57,6 +77,8 @@ class Engine:
         self._options = options
         self._batcher = Batcher(link, options)
         self._stock_key = partition_keys(options.partition).stock
+        self.survey = Surveyor(link, options)
+        """Reads pages of records, for the audit."""
         self.submit = self._batcher.submit
         """submit(command) → future of its outcome: the verbs without a coroutine in between."""
 
@@ -94,6 +116,10 @@ class Engine:
     @property
     def partition(self) -> str:
         return self._options.partition
+
+    @property
+    def retention_ms(self) -> int:
+        return self._options.retention_ms
 
     @property
     def seen(self) -> tuple[int, int]:
@@ -216,15 +242,17 @@ class Engine:
 
     async def sellable(self, skus: Sequence[str]) -> dict[str, dict[str, int]]:
         """{sku: {pool: sellable}} for product pages: one plain read that counts overdue holds as held until they are
-        swept. SKUs that are not known are left out."""
+        swept. SKUs that are not known are left out. Raises Recovering where the store has lost what it had."""
         if not skus:
             return {}
-        policies = await self._link.call("HMGET", self._stock_key, *skus)
+        epoch, policies = await self._link.read(self._stock_key, skus)
         pools = {sku: unpack(raw)[8] for sku, raw in zip(skus, policies, strict=True) if raw is not None}
         names = [(sku, pool) for sku, names in pools.items() for pool in names]
         if not names:
             return {}
-        counters = await self._link.call("HMGET", self._stock_key, *(f"{sku}\0{pool}" for sku, pool in names))
+        epoch_then, counters = await self._link.read(self._stock_key, [f"{sku}\0{pool}" for sku, pool in names])
+        if epoch_then != epoch:
+            raise Recovering
         found: dict[str, dict[str, int]] = {}
         for (sku, pool), raw in zip(names, counters, strict=True):
             available, safety_stock, oversell_allowance = (unpack(raw)[at] for at in (1, 6, 7))
@@ -238,10 +266,28 @@ class Engine:
     async def snapshot(self) -> Snapshot:
         """Every counter at one instant, for the audit."""
         epoch, seq, chain, clock, records, deadlines, *stock = await self._link.inspect()
-        pools = []
+        pools, skus, garbage = [], [], []
         for field, raw in zip(stock[::2], stock[1::2], strict=True):
-            sku, is_pool, pool = field.decode().partition("\0")
-            if is_pool:
-                pools.append(PoolCounters(sku, pool, *unpack(raw)))
+            name, is_pool, pool = field.decode(errors="backslashreplace").partition("\0")
+            try:
+                if is_pool:
+                    pools.append(_whole(PoolCounters, (name, pool), raw))
+                else:
+                    skus.append(_whole(SkuRules, (name,), raw))
+            except (ValueError, TypeError):
+                garbage.append(f"{name}, pool {pool}" if is_pool else name)
         place = Place(self._options.partition, int(epoch), int(seq), chain.decode(), int(clock))
-        return Snapshot(place, int(records), int(deadlines), sorted(pools))
+        return Snapshot(place, int(records), int(deadlines), sorted(pools), sorted(skus), sorted(garbage))
+
+
+Row = TypeVar("Row", PoolCounters, SkuRules)
+
+
+def _whole(kind: type[Row], names: tuple[str, ...], raw: bytes) -> Row:
+    """The row that a field of the stock holds. Raises ValueError or TypeError for what no script wrote."""
+    members: list[Any] = [*names, *unpack(raw)]
+    row = kind(*members)
+    for value, expected in zip(row, kind.__annotations__.values(), strict=True):
+        if expected in (int, str) and type(value) is not expected:
+            raise TypeError
+    return row

@@ -2,10 +2,10 @@
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from flashhold.domain.errors import FlashHoldError, Misconfigured, NotDurable, Recovering, StoreUnavailable
+from flashhold.domain.errors import Emptied, FlashHoldError, Misconfigured, NotDurable, Recovering, StoreUnavailable
 from flashhold.engine import durability
 from flashhold.engine.connection import HotConnection, ServerError, command_bytes, connect
 from flashhold.engine.journal import GENESIS_CHAIN, Place
@@ -69,11 +69,32 @@ class Link:
 
     async def call(self, *arguments: bytes | str | int) -> Any:
         """One command; its reply. Raises StoreUnavailable, also for an error that the server answers."""
-        await self._hope()
-        reply = await self._timed(self._connected().call(command_bytes(*arguments)))
+        until = asyncio.get_running_loop().time() + self._timeout_s
+        await self._hope(until)
+        reply = await self._timed(self._connected().call(command_bytes(*arguments)), until)
         if isinstance(reply, ServerError):
             raise self.translate(reply)
         return reply
+
+    async def read(self, key: str, fields: Sequence[str]) -> tuple[int, list[Any]]:
+        """The partition's epoch and these fields of one of its hashes, at one instant.
+
+        Raises Recovering where the store holds no state of the partition, or less than it has shown: what such a store
+        does not know is not therefore unknown.
+        """
+        until = asyncio.get_running_loop().time() + self._timeout_s
+        await self._hope(until)
+        connection = self._connected()
+        commands = (("MULTI",), ("HMGET", self._keys.meta, "epoch", "seq"), ("HMGET", key, *fields), ("EXEC",))
+        *_, reply = [connection.call(command_bytes(*command)) for command in commands]
+        together = await self._timed(reply, until)
+        if isinstance(together, ServerError):
+            raise self.translate(together)
+        (epoch, seq), values = together
+        if epoch is None:
+            raise Emptied
+        self._refuse_lost_tail(int(epoch), int(seq))
+        return int(epoch), values
 
     def apply(self, nonce: str, batch: bytes, *, freeing: bool, by_source: bool = False) -> "asyncio.Future[Any]":
         """Runs a batch. The future's result is the script's reply, or the `ServerError` that the server answered
@@ -92,10 +113,9 @@ class Link:
         """The same for the server's own disk, where the server has `WAITAOF` (from 7.2 on): [fsynced here, …]."""
         return self._connected().call(command_bytes("WAITAOF", 1, 0, int(self._timeout_s * 900)))
 
-    async def _hope(self) -> None:
-        """Waits while the connection is being made anew, for as long as a reply may take."""
+    async def _hope(self, until: float) -> None:
+        """Waits while the connection is being made anew, until then by the loop's clock."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._timeout_s
         while not self.ready and self._down is None and loop.time() < until:  # noqa: ASYNC110  # three conditions, rarely
             await asyncio.sleep(BACKOFF_MS[0] / 1000)
 
@@ -104,9 +124,9 @@ class Link:
             raise self.down or StoreUnavailable("not connected to the store")
         return self._connection
 
-    async def _timed(self, reply: Awaitable[Any]) -> Any:
+    async def _timed(self, reply: Awaitable[Any], until: float | None = None) -> Any:
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout_at(until or asyncio.get_running_loop().time() + self._timeout_s):
                 return await reply
         except TimeoutError:
             self.abort("no reply in time")
@@ -159,10 +179,18 @@ class Link:
             raise Misconfigured("settings that all processes must share differ; stored: " + "; ".join(differing))
 
     async def place(self) -> Place:
-        """Where the partition stands. Raises Recovering when the store holds no state of it."""
-        reply = await self.call("HMGET", self._keys.meta, "epoch", "seq", "chain", "clock")
+        """Where the partition stands. Raises Emptied when the store holds no state of it."""
+        until = asyncio.get_running_loop().time() + self._timeout_s
+        await self._hope(until)
+        return await self._place_over(self._connected(), until)
+
+    async def _place_over(self, connection: HotConnection, until: float | None = None) -> Place:
+        asked = command_bytes("HMGET", self._keys.meta, "epoch", "seq", "chain", "clock")
+        reply = await self._timed(connection.call(asked), until)
+        if isinstance(reply, ServerError):
+            raise self.translate(reply)
         if reply[0] is None:
-            raise Recovering
+            raise Emptied
         epoch, seq, chain, clock = reply
         return Place(self._options.partition, int(epoch), int(seq), chain.decode(), int(clock))
 
@@ -183,6 +211,8 @@ class Link:
             if meta:
                 self._check_meta(meta)
             self._refuse_lost_tail(int(meta.get("epoch", 0)), int(meta.get("seq", 0)))
+            if self._options.admit is not None:
+                await self._options.admit(lambda: self._place_over(connection))
         except BaseException:
             connection.abort("the store is not what this engine needs")
             raise

@@ -1,9 +1,14 @@
 """What an engine can be told. Times are ms; the second group must agree among all processes of a deployment."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from flashhold.engine.durability import Durability, LedgerGate
+from flashhold.engine.journal import Place
+
+Admit = Callable[[Callable[[], Awaitable[Place]]], Awaitable[None]]
+"""Given a way to ask where the store stands (raises `Emptied`), returns, or raises what keeps it from being used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +19,8 @@ class EngineOptions:
     durability: Durability = Durability.DISK
     ledger_gate: LedgerGate | None = None
     """How level `ledger` learns that an entry is in the ledger."""
+    admit: Admit | None = None
+    """Asked about every connection, the first one too, before anything is decided over it."""
     batch_size_max: int = 256
     """Commands a batch: at this size a batch's fixed cost is an eighth of an alike hold's, and a script runs 1-2 ms."""
     batch_weight_max: int = 2_600

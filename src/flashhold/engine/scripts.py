@@ -29,6 +29,7 @@ class Scripts(NamedTuple):
     install: Script
     inspect: Script
     restore: Script
+    survey: Script
 
     def by_sha(self) -> dict[str, Script]:
         return {script.sha: script for script in self}
@@ -57,4 +58,5 @@ def load_scripts(folder: Path | None = None) -> Scripts:
         install=_script(folder, "install.lua", ""),
         inspect=_script(folder, "inspect.lua", "no-writes"),
         restore=_script(folder, "restore.lua", ""),
+        survey=_script(folder, "survey.lua", "no-writes"),
     )

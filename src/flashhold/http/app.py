@@ -50,7 +50,7 @@ def create_app(settings: Settings) -> Front:
         metrics.show()
 
     keys = KeyTable(load_keys)
-    projection = Projection(sellable, settings.availability_max_age_ms)
+    projection = Projection(sellable, settings.availability_max_age_ms, settings.reply_timeout_ms)
     metrics = HttpMetrics()
     door = Door(stores, keys, projection, metrics, settings.body_bytes_max)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from flashhold.domain.errors import StoreUnavailable
 from flashhold.domain.instants import rfc3339
 
 Read = Callable[[Sequence[str]], Awaitable[dict[str, dict[str, int]]]]
@@ -31,8 +32,9 @@ class Projection:
     of all of them: a crowd on one product page costs the store one read every `max_age_ms`.
     """
 
-    def __init__(self, read: Read, max_age_ms: int) -> None:
+    def __init__(self, read: Read, max_age_ms: int, patience_ms: int = 2_000) -> None:
         self._read = read
+        self._patience_s = patience_ms / 1000
         self.max_age_ms = max_age_ms
         self._seen: dict[str, Seen] = {}
         self._wanted: dict[str, None] = {}
@@ -40,7 +42,8 @@ class Projection:
         self._reading = asyncio.Lock()
 
     async def look(self, skus: Sequence[str]) -> dict[str, Seen]:
-        """Each SKU as last seen, at most `max_age_ms` ago. Raises what the read raises."""
+        """Each SKU as last seen, at most `max_age_ms` ago. Raises what the read raises, and StoreUnavailable
+        where that read and the one before it take longer than the patience."""
         since = time.monotonic() - self.max_age_ms / 1000
         fresh = {sku: self._seen[sku] for sku in skus if sku in self._seen and self._seen[sku].read_at >= since}
         stale = [sku for sku in skus if sku not in fresh]
@@ -48,8 +51,15 @@ class Projection:
             self._wanted.update(dict.fromkeys(stale))
             if self._next is None:
                 self._next = asyncio.create_task(self._refresh())
+                self._next.add_done_callback(
+                    lambda done: done.cancelled() or done.exception()
+                )  # seen, if by nobody else
             # Shielded: others wait for the same read, and one of them going away must not take it from them.
-            fresh |= await asyncio.shield(self._next)
+            try:
+                async with asyncio.timeout(self._patience_s):
+                    fresh |= await asyncio.shield(self._next)
+            except TimeoutError:
+                raise StoreUnavailable("the store is away or too slow to be read in time") from None
         return {sku: fresh[sku] for sku in skus}
 
     async def _refresh(self) -> dict[str, Seen]:

@@ -193,6 +193,7 @@ ACCIDENTS: dict[type[errors.FlashHoldError], str] = {
     errors.Overloaded: "overloaded",
     errors.NotDurable: "not-durable",
     errors.Recovering: "recovering",
+    errors.Emptied: "recovering",
     errors.LedgerConflict: "recovering",
     errors.StoreUnavailable: "store-unavailable",
     errors.LedgerUnavailable: "store-unavailable",

@@ -117,18 +117,6 @@ class Proof:
             most=most,
         )
 
-    def deadlines(self, epoch: int, seq: int) -> int:
-        """How many deadlines a store at this place must know: one a live hold and pool."""
-        rows = self._ask(
-            f"""SELECT count(*) FROM (
-                    SELECT 1 FROM entries e JOIN postings p USING (partition, epoch, seq)
-                     WHERE e.partition = :partition AND e.kind IN ({_HOLD_KINDS}) AND (e.epoch, e.seq) <= (:epoch, :seq)
-                     GROUP BY e.hold_seq, p.sku, p.pool HAVING sum(p.held) > 0) live""",
-            epoch=epoch,
-            seq=seq,
-        )
-        return int(rows[0][0])
-
     def batches(self, together: int = 64) -> Iterator[list[Batch]]:
         """All batches in ledger order, so many at a time."""
         place = sa.tuple_(BATCHES.c.epoch, BATCHES.c.first_seq)

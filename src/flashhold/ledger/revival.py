@@ -130,6 +130,23 @@ class Revival:
             after = rows[-1][1]
             yield self._page(rows)
 
+    def holds_after(self, seq: int, most: int) -> tuple[HoldsPage, int]:
+        """At most so many of the same, made after `seq`, and the seq of the last of them; 0: there are no more."""
+        self._orderly()
+        rows = self._made_after(seq, most)
+        return self._page(rows), rows[-1][1] if rows else 0
+
+    def holds_at(self, seqs: Sequence[int]) -> HoldsPage:
+        """The same of those that these entries made."""
+        self._orderly()
+        with self._driver.cursor(binary=True) as cursor:
+            values = {"partition": self._partition, "seqs": list(seqs), "first_seq": self._since[1]}
+            return self._page(cursor.execute(sql.HOLDS_AT, values).fetchall())
+
+    def made(self, seqs: Iterable[int]) -> dict[int, str]:
+        """Digests of the holds that these entries made, whatever has become of them."""
+        return {row.seq: row.hold[_DIGEST] for row in self._ask(sql.MADE, seqs=list(seqs), epoch=self.cursor.epoch)}
+
     def answers(self) -> Iterator[RevivedAnswer]:
         """What the keys of movements and policies are remembered to have been answered."""
         self._orderly()
@@ -220,10 +237,10 @@ class Revival:
             )
         )  # fmt: skip
 
-    def _made_after(self, seq: int) -> list[MadeRow]:
+    def _made_after(self, seq: int, most: int = PAGE_HOLDS) -> list[MadeRow]:
         """A page of `sql.HOLDS`, by the bare driver: SQLAlchemy's rows were a third of a restore's time."""
         with self._driver.cursor(binary=True) as cursor:
-            values = {"partition": self._partition, "after": seq, "first_seq": self._since[1], "most": PAGE_HOLDS}
+            values = {"partition": self._partition, "after": seq, "first_seq": self._since[1], "most": most}
             return cursor.execute(sql.HOLDS, values).fetchall()
 
     def _lives(self, hold_seqs: list[int]) -> dict[int, list[Entry]]:
@@ -285,12 +302,19 @@ def revival_of(database_url: str, partition: str, *, retention_ms: int, now_ms: 
     store's clock. Raises `LedgerUnavailable`, `LedgerConflict`."""
     engine = connect_sync(database_url, name="restore", statement_timeout_ms=0)
     try:
-        with translated(), engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
-            # This reader is no slower than its consumer, which may wait for a store for as long as it likes.
-            connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '60s'"))
-            yield Revival(connection, partition, retention_ms, now_ms)
+        with revival_on(engine, partition, retention_ms=retention_ms, now_ms=now_ms) as revival:
+            yield revival
     finally:
         engine.dispose()
+
+
+@contextmanager
+def revival_on(engine: sa.Engine, partition: str, *, retention_ms: int, now_ms: int) -> Iterator[Revival]:
+    """The same, for who asks again and again."""
+    with translated(), engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+        # This reader is no slower than its consumer, which may wait for a store for as long as it likes.
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '60s'"))
+        yield Revival(connection, partition, retention_ms, now_ms)
 
 
 def _entry(steps: list[Any], partition: str) -> Entry:

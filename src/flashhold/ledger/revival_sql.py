@@ -36,17 +36,26 @@ SHARES = """
      GROUP BY e.buyer HAVING sum(CASE WHEN e.kind = 'return' THEN -p.available ELSE p.held + p.committed END) <> 0
      ORDER BY e.buyer"""
 
-HOLDS = """
+_HOLDS = """
     WITH wanted AS MATERIALIZED (
         SELECT created_epoch, created_seq, seq FROM holds
-         WHERE partition = %(partition)s AND created_seq > %(after)s AND (state = 'held' OR seq >= %(first_seq)s)
-         ORDER BY created_seq LIMIT %(most)s)
+         WHERE partition = %(partition)s AND {which} AND (state = 'held' OR seq >= %(first_seq)s)
+         ORDER BY created_seq {most})
     SELECT w.created_epoch, w.created_seq, w.seq, e.at_ms, e.expires_at_ms, e.hold, e.fingerprint, e.buyer, e.details,
            p.sku, p.pool, p.held
       FROM wanted w
       JOIN entries e ON e.partition = %(partition)s AND e.epoch = w.created_epoch AND e.seq = w.created_seq
       JOIN postings p ON p.partition = %(partition)s AND p.epoch = w.created_epoch AND p.seq = w.created_seq
      ORDER BY w.created_seq, p.step"""
+
+HOLDS = _HOLDS.format(which="created_seq > %(after)s", most="LIMIT %(most)s")
+
+HOLDS_AT = _HOLDS.format(which="created_seq = ANY(%(seqs)s::bigint[])", most="")
+
+MADE = """
+    SELECT seq, hold FROM entries
+     WHERE partition = :partition AND epoch = ANY (ARRAY(SELECT generate_series(1, :epoch)))
+       AND seq = ANY (CAST(:seqs AS bigint[])) AND kind = 'hold'"""
 
 LIVES = f"""
     SELECT {ENTRY.format(chain="NULL")}

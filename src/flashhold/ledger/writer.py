@@ -59,7 +59,10 @@ _RENEW = text("""
     UPDATE partitions
        SET lease_until = clock_timestamp() + make_interval(secs => :lease_s),
            as_of = greatest(as_of, clock_timestamp())
-     WHERE partition = :partition AND fence = :fence AND seq = :seq AND chain = :chain""")
+     WHERE partition = :partition AND fence = :fence AND seq = :seq AND chain = :chain AND halted IS NULL""")
+
+_CLOSE = text("""
+    UPDATE partitions SET halted = :reason WHERE partition = :partition AND epoch = :epoch AND halted IS NULL""")
 
 _STANDING = text("SELECT epoch, seq, chain, stream_id, halted FROM partitions WHERE partition = :partition")
 
@@ -271,7 +274,7 @@ class LedgerWriter:
 
     def renew(self, lease: Lease) -> None:
         """Keep the lease, when the journal has just been found to hold nothing more: the ledger is complete as of now.
-        Raises `Fenced` (also when the ledger is no longer at the lease's cursor), `LedgerUnavailable`."""
+        Raises `Fenced` (also when the ledger is no longer at the lease's cursor, or stopped), `LedgerUnavailable`."""
         with translated(), self._engine.begin() as connection:
             renewed = connection.execute(
                 _RENEW,
@@ -293,6 +296,13 @@ class LedgerWriter:
     def halt(self, lease: Lease, reason: str) -> None:
         """Stop the partition for every writer until `resume`; the first reason stays."""
         self._update(lease, "halted = coalesce(halted, :reason)", reason=reason)
+
+    def close_partition(self, epoch: int, reason: str) -> bool:
+        """Stop the partition for whoever writes it, without a lease, if it still is in this epoch and goes on.
+        Raises `LedgerUnavailable`."""
+        with translated(), self._engine.begin() as connection:
+            done = connection.execute(_CLOSE, {"partition": self.partition, "epoch": epoch, "reason": reason})
+        return done.rowcount == 1
 
     def standing(self) -> Standing | None:
         """Where the partition stands; None where nothing was ever written. Raises `LedgerUnavailable`."""

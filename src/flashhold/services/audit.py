@@ -1,39 +1,41 @@
-"""Proves that Redis' counters, the fold of all entries and the ledger's balances are the same, and the chain unbroken.
+"""Proves that Redis' counters, the fold of all entries and the ledger's balances are the same, and the chain unbroken;
+then, page by page, that Redis has the records, deadlines and buyers' shares that the ledger knows, and no others.
 
-The store is read at one instant; the ledger is then folded up to that very place. So it can run while selling goes on.
+The counters are read at one instant; the ledger is then folded up to that very place. Pages are no one instant, so what
+differs there is looked at again (see records_check). So it can run while selling goes on, and no script runs long.
 """
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any
 
 from flashhold.domain.entries import BUCKETS, Batch
 from flashhold.domain.errors import LedgerConflict, LedgerUnavailable
 from flashhold.engine.engine import Engine, Snapshot
+from flashhold.ledger.connect import connect_sync
 from flashhold.ledger.proof import Proof, proof_of
+from flashhold.ledger.revival import revival_on
 from flashhold.ledger.rows import Row, entry_row, posting_rows
 from flashhold.ledger.tables import ENTRIES, POSTINGS
 from flashhold.ledger.writer import GENESIS, Cursor
+from flashhold.services.counters_check import garbage_differences, pool_differences, rule_differences
 from flashhold.services.follow import check_follows, cursor_after, decoded
+from flashhold.services.records_check import QUEUES, Difference, RecordsCheck, Suspect
+from flashhold.services.shares_check import share_differences
 
 PATIENCE_S = 30.0
 """How long the ledger may take to reach the store's place: longer than a worker's restart and its lease."""
 KEPT_MAX = 100
 """Differences that are listed; all are counted."""
 
-_IN_STORE = BUCKETS[1:]  # what is outside is nobody's stock: the store does not count it
-
-
-class Difference(NamedTuple):
-    """Two that should be equal and are not. `what` names the check, `where` a pool, an entry, a batch or a hold."""
-
-    what: str
-    where: str
-    expected: str
-    found: str
+PAGE_HOLDS = 1_000
+MARGIN_MS = 600_000
+"""What is about to be forgotten is left out: it may be gone before the ledger's word for it has been compared."""
+OF_THE_STORE = frozenset({"store", "policy", "garbage", "number"})
+"""Findings that speak against the store alone. With any other the ledger is no measure for its records."""
 
 
 @dataclass
@@ -46,6 +48,8 @@ class Report:
     entries: int = 0
     batches: int = 0
     pools: int = 0
+    holds: int = 0
+    """Holds whose records were compared: live ones, and those that ended within the time for which keys are kept."""
     seconds: float = 0.0
     difference_count: int = 0
     differences: list[Difference] = field(default_factory=list)
@@ -60,6 +64,10 @@ class Report:
         if len(self.differences) < KEPT_MAX:
             self.differences.append(Difference(what, where, str(expected), str(found)))
 
+    def add_all(self, differences: Iterable[Difference]) -> None:
+        for difference in differences:
+            self.add(*difference)
+
     def as_json(self) -> dict[str, Any]:
         """Everything, for `--json`."""
         return {
@@ -70,6 +78,7 @@ class Report:
             "entries": self.entries,
             "batches": self.batches,
             "pools": self.pools,
+            "holds": self.holds,
             "seconds": round(self.seconds, 3),
             "difference_count": self.difference_count,
             "differences": [difference._asdict() for difference in self.differences],
@@ -83,6 +92,8 @@ async def audit(engine: Engine, database_url: str, *, patience_s: float = PATIEN
     snapshot = await engine.snapshot()
     await _reached(database_url, engine.partition, snapshot.place.seq, patience_s)
     report = await asyncio.to_thread(_prove, database_url, engine.partition, before, snapshot)
+    if {difference.what for difference in report.differences} <= OF_THE_STORE:
+        await _prove_records(report, engine, database_url, snapshot, patience_s)
     report.seconds = time.monotonic() - began
     return report
 
@@ -92,14 +103,15 @@ def _cursor(database_url: str, partition: str) -> Cursor | None:
         return proof.cursor()
 
 
-async def _reached(database_url: str, partition: str, seq: int, patience_s: float) -> None:
+async def _reached(database_url: str, partition: str, seq: int, patience_s: float) -> bool:
     """Wait for the write-behind. That it never came is for the comparison to say."""
     until = time.monotonic() + patience_s
     while time.monotonic() < until:
         cursor = await asyncio.to_thread(_cursor, database_url, partition)
         if cursor is not None and cursor.seq >= seq:
-            return
+            return True
         await asyncio.sleep(min(0.2, patience_s))
+    return False
 
 
 def _prove(database_url: str, partition: str, before: Cursor | None, snapshot: Snapshot) -> Report:
@@ -115,7 +127,7 @@ def _prove(database_url: str, partition: str, before: Cursor | None, snapshot: S
             report.add("place", "ledger", f"at least {place.epoch}/{place.seq}", f"{end.epoch}/{end.seq}")
         _prove_chain(report, proof, end, snapshot)
         _prove_counters(report, proof, snapshot)
-        _prove_holds(report, proof, snapshot)
+        _prove_holds(report, proof)
         for epoch, seq, sku, total in proof.unbalanced(KEPT_MAX):
             report.add("conservation", f"entry {epoch}/{seq}, {sku}", 0, total)
     return report
@@ -199,34 +211,74 @@ def _prove_counters(report: Report, proof: Proof, snapshot: Snapshot) -> None:
     """Store = fold up to the store's place; balances = fold up to the ledger's end."""
     place = snapshot.place
     folds, balances = proof.folds(place.epoch, place.seq), proof.balances()
-    policies = proof.policies(place.epoch, place.seq)
     stored = {(pool.sku, pool.pool): pool for pool in snapshot.pools}
     report.pools = len(stored)
     nothing = (0,) * len(BUCKETS)
+    report.add_all(garbage_differences(snapshot))
     for pool in sorted(stored.keys() | folds.keys()):
-        then = folds[pool].then if pool in folds else nothing
-        here = stored.get(pool)
-        counters = [getattr(here, bucket) if here else 0 for bucket in _IN_STORE]
-        _each(report, "store", pool, zip(_IN_STORE, then[1:], counters, strict=True))
-        if here is not None:
-            limits = ((policies.get(here.sku) or {}).get("pools") or {}).get(here.pool, (0, 0))
-            names = ("safety_stock", "oversell_allowance")
-            rules = (here.safety_stock, here.oversell_allowance)
-            _each(report, "policy", pool, zip(names, limits, rules, strict=True))
+        report.add_all(pool_differences(pool, stored.get(pool), folds[pool].then if pool in folds else nothing))
+    report.add_all(rule_differences(snapshot, proof.policies(place.epoch, place.seq)))
     for pool in sorted(folds.keys() | balances.keys()):
         now = folds[pool].now if pool in folds else nothing
-        _each(report, "balance", pool, zip(BUCKETS, now, balances.get(pool, nothing), strict=True))
+        for name, expected, found in zip(BUCKETS, now, balances.get(pool, nothing), strict=True):
+            if expected != found:
+                report.add("balance", f"{pool[0]}, pool {pool[1]}, {name}", expected, found)
 
 
-def _each(report: Report, what: str, pool: tuple[str, str], figures: Iterable[tuple[str, int, int]]) -> None:
-    for name, expected, found in figures:
-        if expected != found:
-            report.add(what, f"{pool[0]}, pool {pool[1]}, {name}", expected, found)
-
-
-def _prove_holds(report: Report, proof: Proof, snapshot: Snapshot) -> None:
-    """Holds stand as their entries leave them, their lives are whole, and the store knows every live one's deadline."""
+def _prove_holds(report: Report, proof: Proof) -> None:
+    """Holds stand as their entries leave them, and their lives are whole."""
     for hold_seq, kept, folded in proof.holds_adrift(KEPT_MAX):
         report.add("hold", f"made at {hold_seq}", folded or "no hold", kept or "none")
     for epoch, seq, kind, earlier in proof.lives_broken(KEPT_MAX):
         report.add("life", f"entry {epoch}/{seq}", f"what may follow {earlier or 'nothing'}", kind)
+
+
+async def _prove_records(
+    report: Report, engine: Engine, database_url: str, snapshot: Snapshot, patience_s: float
+) -> None:
+    """The store has what the ledger has: records, deadlines, remembered keys, shares; and no live hold besides."""
+    ledger = connect_sync(database_url, name="audit", statement_timeout_ms=0)
+    retention_ms = engine.retention_ms - min(MARGIN_MS, engine.retention_ms // 4)
+    check = RecordsCheck(engine, ledger, retention_ms=retention_ms)
+    check.now_ms = snapshot.place.clock_ms
+
+    async def reached(seq: int) -> bool:
+        return await _reached(database_url, engine.partition, seq, patience_s)
+
+    async def judge(
+        suspects: Sequence[Suspect], confirm: Callable[[Sequence[Suspect]], Awaitable[list[Difference]]]
+    ) -> None:
+        if suspects and await reached(max(one.seen[1] for one in suspects)):
+            report.add_all(await confirm(suspects))
+
+    try:
+        last_seq = 0
+        while True:
+            page = await check.page(last_seq, PAGE_HOLDS)
+            report.holds += page.holds
+            await judge(page.suspects, check.confirmed)
+            if not page.last_seq:
+                break
+            last_seq = page.last_seq
+        keys = await asyncio.to_thread(_remembered, ledger, engine.partition, retention_ms, check.now_ms)
+        for at in range(0, len(keys), PAGE_HOLDS):
+            await judge(await check.answers(keys[at : at + PAGE_HOLDS]), check.confirmed)
+        for queue in QUEUES:
+            behind, items = 0, 1
+            while items:
+                items, suspects = await check.queue(queue, behind)
+                await judge(suspects, check.confirmed)
+                behind += items
+        cursor = ""
+        while cursor != "0":
+            cursor, suspects = await check.unknown(cursor or "0")
+            await judge(suspects, check.unknown_still)
+        report.add_all(await share_differences(engine, ledger, reached))
+    finally:
+        await asyncio.to_thread(ledger.dispose)
+
+
+def _remembered(ledger: Any, partition: str, retention_ms: int, now_ms: int) -> list[str]:
+    """Keys of movements and policies that the store must remember."""
+    with revival_on(ledger, partition, retention_ms=retention_ms, now_ms=now_ms) as revival:
+        return [answer.key for answer in revival.answers()]

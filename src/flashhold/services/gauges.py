@@ -55,6 +55,19 @@ class WorkerGauges:
             "Entries that Redis had shown and the last restore of this process could not bring back.",
             registry=self.registry,
         )
+        self.audit_findings = Gauge(
+            "flashhold_audit_findings",
+            "Differences between Redis and the ledger for which the rolling audit has closed the partition.",
+            registry=self.registry,
+        )
+        self.audit_age_seconds = Gauge(
+            "flashhold_audit_age_seconds",
+            "Time since the rolling audit last finished a round; 0 where another process audits.",
+            registry=self.registry,
+        )
+        self.audit_round_seconds = Gauge(
+            "flashhold_audit_round_seconds", "How long its last round took.", registry=self.registry
+        )
         self.failures = Counter(
             "flashhold_worker_failures",
             "Tries that failed because a store was away.",

@@ -4,10 +4,13 @@ Redis is the authority for a decision, Postgres is the memory of all of them. A 
 lost its tail, was restored from an old backup or is empty: to sell from it would sell again what is sold.
 """
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from flashhold import telemetry
 from flashhold.domain.errors import (
+    Emptied,
     FlashHoldError,
     LedgerConflict,
     LedgerUnavailable,
@@ -69,6 +72,9 @@ class Verdict(NamedTuple):
         return self.closed is None and (self.redis, self.ledger, self.place) == (OK, OK, OK)
 
 
+LEDGER_PATIENCE_S = 1.0
+"""For one row by its key while buyers wait for a connection; a ledger that takes longer is away."""
+
 _log = telemetry.logger(__name__)
 
 OK = "ok"
@@ -129,6 +135,25 @@ async def judge(engine: Engine, reader: Reader, before: Verdict) -> Verdict:
     return Verdict(None, OK, OK, OK, opened=True, restored=restored)
 
 
+async def admit(partition: str, place: Callable[[], Awaitable[Place]], reader: Reader, before: Verdict) -> None:
+    """Compare both stores for a connection to Redis that was just made, before anything is decided over it: whom it
+    leads to may be another copy than before. Raises Recovering.
+
+    Before they have agreed for the first time nothing is decided anyway, and a partition may have to be made over it.
+    With the ledger away, a Redis that has agreed with it before goes on deciding, as `judge` says.
+    """
+    if not before.opened:
+        return
+    try:
+        async with asyncio.timeout(LEDGER_PATIENCE_S):
+            ledger = await reader.place(partition)
+    except (LedgerUnavailable, LedgerConflict, TimeoutError):
+        return
+    wrong = compare(await place(), ledger)
+    if wrong:
+        raise Recovering(wrong)
+
+
 async def _restoration(engine: Engine, reader: Reader) -> Restoration | None:
     """What the last restore could not bring back, as far as its restorer or this process knows."""
     last = await reader.last_restore(engine.partition)
@@ -149,7 +174,7 @@ async def _place(engine: Engine, ledger: LedgerPlace | None, may_install: bool) 
     """Redis' place. An empty Redis beside an empty ledger is a beginning, beside any other a loss."""
     try:
         return await engine.place()
-    except Recovering:
+    except Emptied:
         if not may_install:
             raise Recovering(
                 "Redis is empty: it has lost what it showed before, or the ledger cannot be asked whether it has. "

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import redis
 
 from flashhold import telemetry
-from flashhold.domain.errors import FlashHoldError
+from flashhold.domain.errors import FlashHoldError, Recovering
 from flashhold.engine.address import blocking_client
 from flashhold.engine.journal import Journal
 from flashhold.engine.options import EngineOptions
@@ -71,6 +71,13 @@ class Recovery:
         if finding.why != Why.WHOLE and not self._is_beginning(finding):
             self._say("recovery-needs-someone", f"{finding.sentence}; see `flashhold restore`")
         return Look(sound, finding)
+
+    def admit(self) -> None:
+        """Compare both stores for a connection that was just made, and do nothing about it. Raises `Recovering` where
+        nothing may be written over it, `StoreUnavailable`, `LedgerUnavailable`."""
+        finding = examine(self._journal, self._ledger, self._options.partition)
+        if finding.why in NOT_TO_BE_SWEPT:
+            raise Recovering(finding.sentence)
 
     def was_shown(self, epoch: int, seq: int) -> None:
         """The store has shown this process that place: what a restore cannot bring back up to there is missing."""

@@ -129,6 +129,11 @@ class WriteBehind:
         finally:
             self.close()
 
+    @property
+    def leads(self) -> bool:
+        """Does this process write the ledger at present?"""
+        return self._lease is not None
+
     def stop(self) -> None:
         """Let `run` end after its turn; from any thread."""
         self._stop.set()
