@@ -128,6 +128,11 @@ async def test_the_door_stays_shut_until_all_is_back_and_opens_by_itself(
             again = await api.post("/v1/holds", body, key=key)
             assert (again.status_code, again.text) == (201, first.text)
             assert again.headers["idempotency-replayed"] == "true"
+
+        async def says_so() -> bool:
+            return "restored" in (await api.client.get("/readyz")).json()
+
+        await until(says_so, 5)  # a restore between two looks at the stores is told by the second
         ready = (await api.client.get("/readyz")).json()
         assert ready["restored"]["epoch"] == 2 and ready["restored"]["missing"] is None
         entries = (await api.client.get("/v1/ledger", params={"kind": "restore"})).json()["items"]
