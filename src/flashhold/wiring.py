@@ -13,6 +13,7 @@ from flashhold.engine.durability import Durability, LedgerGate
 from flashhold.engine.engine import Engine
 from flashhold.engine.journal import Place
 from flashhold.engine.options import Admit, EngineOptions
+from flashhold.ledger.beginnings import mark_installed
 from flashhold.ledger.reader import Reader
 from flashhold.ledger.schema import upgrade
 from flashhold.services.ledger_gate import LedgerWatch
@@ -128,13 +129,16 @@ class Stores:
     async def _judge(self) -> None:
         assert self.engine is not None, "connected before"
         try:
-            verdict = await judge(self.engine, self.reader, self.verdict)
+            verdict = await judge(self.engine, self.reader, self.verdict, self._mark)
         except Exception as fault:  # noqa: BLE001  a watch that has died must not leave the door open
             _log.error("readiness-failed", exc_info=fault)
             verdict = self.verdict._replace(
                 closed=StoreUnavailable("the stores could not be compared"), place=str(fault)
             )
         self._take(verdict)
+
+    async def _mark(self, partition: str) -> bool:
+        return await asyncio.to_thread(mark_installed, self._settings.database_url, partition)
 
     def _take(self, verdict: Verdict) -> None:
         changed = (verdict.ready, verdict.place) != (self.verdict.ready, self.verdict.place)

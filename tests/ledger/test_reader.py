@@ -318,7 +318,7 @@ async def test_place_says_how_far_and_whether_it_was_stopped(
     """What readiness compares with the store."""
     journal.fill(2)
     written()
-    assert await reader.place("p00") == ("p00", 1, journal.seq, journal.chain, None)
+    assert await reader.place("p00") == ("p00", 1, journal.seq, journal.chain, None, None)
     journal.put(receipt("hat", 1), chain="0" * 40)
     for _ in range(4):
         written()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -9,7 +10,9 @@ import pytest_asyncio
 
 from flashhold.domain.errors import LedgerUnavailable
 from flashhold.domain.model import Line
+from flashhold.ledger.connect import connect_sync
 from flashhold.services.audit import audit
+from flashhold.services.count_buyers import count_buyers
 from tests.ledger.tables import rows, tamper
 from tests.services.shop import Shop, open_shop
 
@@ -257,3 +260,66 @@ async def test_many_differences_are_counted_and_some_are_listed(shop: Shop) -> N
     tamper(shop.database_url, "UPDATE balances SET available = available + 1 WHERE sku LIKE 'sku-%%'")
     report = await shop.audit()
     assert report.difference_count == 120 and len(report.differences) == 100
+
+
+async def test_records_of_every_kind_of_memory_are_looked_for(shop: Shop) -> None:
+    """A hold that lives, one that has ended, a remembered movement: each record that is gone is named."""
+    await shop.audit()
+    records: Any = shop.client.hgetall(shop.keys.holds)
+    assert {value[0] for value in records.values()} == {0, 1, 2, 3, 8}
+    for field, value in records.items():
+        shop.client.hdel(shop.keys.holds, field)
+        report = await shop.audit()
+        assert {one.what for one in report.differences} <= {"record", "key"} and not report.clean, value
+        shop.client.hset(shop.keys.holds, field, value)
+    assert (await shop.audit()).clean
+
+
+async def test_a_hold_that_the_ledger_does_not_know_is_found(shop: Shop) -> None:
+    """Somebody has put back the record of another day: it would give units back that nobody has taken."""
+    await shop.audit()
+    records: Any = shop.client.hgetall(shop.keys.holds)
+    value = next(value for value in records.values() if value[0] == 0)
+    shop.client.hset(shop.keys.holds, b"A" * 14, value)
+    (one,) = (await shop.audit()).differences
+    assert (one.what, one.expected, one.found) == ("record", "no live hold", "one")
+
+
+async def test_a_sweeper_that_would_come_too_late_is_found(shop: Shop) -> None:
+    """The deadline index is whole, but nobody looks into it in time."""
+    await shop.audit()
+    numbers: Any = shop.client.zrange(shop.keys.wake, 0, -1)
+    shop.client.zadd(shop.keys.wake, dict.fromkeys(numbers, 9e12))
+    assert {one.found for one in (await shop.audit()).differences} == {"unwoken"}
+
+
+async def test_a_buyers_share_that_somebody_changed_is_found(shop: Shop) -> None:
+    """What counts against a limit is what the ledger says that the buyer has."""
+    ledger = connect_sync(shop.database_url)
+    shop.writing.drain()
+    await count_buyers(shop.engine, ledger)
+    ledger.dispose()
+    assert (await shop.audit()).clean
+    shares: Any = shop.client.hgetall(shop.keys.buyers)
+    field, units = next(iter(shares.items()))
+    shop.client.hincrby(shop.keys.buyers, field, 1)
+    (one,) = (await shop.audit()).differences
+    assert (one.what, one.expected, one.found) == ("share", units.decode(), str(int(units) + 1))
+
+
+async def test_a_changed_rule_is_found(shop: Shop) -> None:
+    """A limit that no policy entry has set."""
+    await shop.audit()
+    stored: Any = shop.client.hget(shop.keys.stock, b"shoe")
+    rules = msgspec.msgpack.decode(stored)
+    rules[2] = 99
+    shop.client.hset(shop.keys.stock, b"shoe", msgspec.msgpack.encode(rules))
+    assert await shop.found() == [("policy", "shoe, max_per_buyer")]
+
+
+async def test_garbage_is_a_finding(shop: Shop) -> None:
+    """Bytes where counters should be end no audit: they are what it is for."""
+    await shop.audit()
+    shop.client.hset(shop.keys.stock, b"shoe\0default", b"\x90")
+    found = await shop.found()
+    assert ("garbage", "shoe, pool default") in found

@@ -128,10 +128,33 @@ async def test_the_door_stays_shut_until_all_is_back_and_opens_by_itself(
             again = await api.post("/v1/holds", body, key=key)
             assert (again.status_code, again.text) == (201, first.text)
             assert again.headers["idempotency-replayed"] == "true"
+
+        async def says_so() -> bool:
+            return "restored" in (await api.client.get("/readyz")).json()
+
+        await until(says_so, 5)  # a restore between two looks at the stores is told by the second
         ready = (await api.client.get("/readyz")).json()
         assert ready["restored"]["epoch"] == 2 and ready["restored"]["missing"] is None
         entries = (await api.client.get("/v1/ledger", params={"kind": "restore"})).json()["items"]
         assert [(entry["epoch"], entry["seq"], entry["postings"]) for entry in entries] == [(2, 22, [])]
+
+
+async def test_what_no_ledger_has_heard_of_is_not_forgotten(
+    one_redis_url: str, database_url: str, start_worker: Callable[[], Worker]
+) -> None:
+    """Redis emptied before any worker had written a thing, and nobody left who saw it: not taken for a beginning."""
+    async with running_api(one_redis_url, database_url) as api:
+        sku = await api.stocked(5)
+    with redis.Redis.from_url(one_redis_url) as client:
+        client.flushall()
+    with pytest.raises(TimeoutError, match="recovering"):
+        async with running_api(one_redis_url, database_url, patience_seconds=2):
+            raise AssertionError("it opened")
+    start_worker()
+    async with running_api(one_redis_url, database_url) as api:
+        assert (await api.client.get(f"/v1/skus/{sku}")).status_code == 404
+        told = (await api.client.get("/readyz")).json()["restored"]
+        assert (told["epoch"], told["reason"], told["after_seq"]) == (2, "store-empty", 0)
 
 
 async def test_what_was_acknowledged_and_is_gone_is_said(one_redis_url: str, database_url: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from flashhold.domain.model import Line
 from flashhold.engine.engine import Engine
 from flashhold.engine.options import EngineOptions
 from flashhold.services.gauges import WorkerGauges
@@ -149,3 +150,45 @@ async def test_a_foreign_write_closes_the_partition_and_a_restore_mends_it(
             assert halted(again) is None
         finally:
             again.writing.close()
+
+
+async def test_a_busy_shop_stays_open(one_redis_url: str, database_url: str) -> None:
+    """Holds of every fate, limits that change, a sweeper, forgetting after a moment: no round finds anything."""
+    options = {"retention_ms": 300, "refused_retention_ms": 100}
+    async with open_shop(one_redis_url, database_url, **options) as shop:
+        await shop.trade()
+        async with audited(shop, RollingOptions(counters_every_ms=200, rest_max_ms=1, page_holds=20)) as rolling:
+            began = time.monotonic()
+            rounds = number = 0
+            while time.monotonic() < began + 5 or (rounds < 2 and time.monotonic() < began + 40):
+                number += 1
+                await shop.engine.move("receipt", "shoe", 5, key=shop.key())
+                fates = [
+                    await shop.hold(Line("shoe", 1), buyer=f"buyer {number}", ttl_ms=50 + 200 * at) for at in range(5)
+                ]
+                await shop.engine.hold(key=shop.key(), lines=[Line("shoe", 10_000)], buyer="eve")
+                await shop.engine.extend(fates[1].id, ttl_ms=1_000, key=shop.key())
+                await shop.engine.amend(fates[2].id, lines=[Line("shoe", 2)])
+                await shop.engine.commit(fates[3].id, reference=f"sale {number}")
+                await shop.engine.release(fates[4].id)
+                await shop.engine.set_policy("shoe", {"hold_ttl_ms": 10_000 + number}, replace=False)
+                await shop.engine.sweep()
+                rounds = rolling.rounds
+            assert halted(shop) is None
+            assert rounds >= 2
+        assert number > 10
+        assert (await shop.audit()).differences == []
+
+
+async def test_only_who_writes_the_ledger_audits(one_redis_url: str, database_url: str) -> None:
+    """A stand-by closes nothing, and raises no alarm about rounds that it does not make."""
+    async with open_shop(one_redis_url, database_url) as shop:
+        await shop.trade()
+        rolling = RollingAudit(shop.engine, database_url, options=FAST, leads=lambda: False)
+        shop.writing.drain()
+        _counter(shop)
+        for _ in range(20):
+            await rolling.step()
+        rolling.close()
+        assert halted(shop) is None
+        assert rolling.age_s() < 1

@@ -33,9 +33,11 @@ def doctor(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
 
 
 def audit(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
-    """Prove that Redis' counters, the fold of the ledger and its balances are equal, and the chain unbroken.
+    """Prove that Redis' counters, the fold of the ledger and its balances are equal, and the chain unbroken; and that
+    Redis has the holds, deadlines, remembered keys and buyers' shares of the ledger.
 
-    May run while selling goes on: Redis is read at one instant, and the ledger is folded up to that very place.
+    May run while selling goes on: counters are read at one instant, and the ledger is folded up to that very place.
+    Records are read page by page; what differs is looked at again before it counts.
     """
     report = asyncio.run(_audited(redis_url(data_dir), database_url(data_dir)))
     if json:
@@ -49,7 +51,7 @@ def audit(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
             typer.echo(f"… and {unlisted} more")
         typer.echo(
             f"Partition {report.partition} up to epoch {report.epoch}, seq {report.seq}: {report.entries} entries in "
-            f"{report.batches} batches, {report.pools} pools; {report.difference_count or 'no'} "
+            f"{report.batches} batches, {report.pools} pools, {report.holds} holds; {report.difference_count or 'no'} "
             f"difference{'' if report.difference_count == 1 else 's'} ({report.seconds:.1f} s)."
         )
     raise typer.Exit(0 if report.clean else FINDINGS)

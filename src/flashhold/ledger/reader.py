@@ -5,6 +5,7 @@ at those places. So no filter makes the planner choose between walking the whole
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -34,13 +35,15 @@ Select = sa.Select[Any]
 
 
 class LedgerPlace(NamedTuple):
-    """How far the ledger is with a partition. `halted`: why it goes no further."""
+    """How far the ledger is with a partition. `halted`: why it goes no further. `installed_at`: when the partition was
+    first made in Redis, None where it was not."""
 
     partition: str
     epoch: int
     seq: int
     chain: str
     halted: str | None
+    installed_at: datetime | None = None
 
 
 class LastRestore(NamedTuple):

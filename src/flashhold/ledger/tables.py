@@ -32,6 +32,7 @@ PARTITIONS = sa.Table(
     sa.Column("lease_until", TIMESTAMP(timezone=True), nullable=False),
     sa.Column("halted", sa.Text),
     sa.Column("as_of", TIMESTAMP(timezone=True), nullable=False),
+    sa.Column("installed_at", TIMESTAMP(timezone=True)),
 )
 
 BATCHES = sa.Table(

@@ -49,7 +49,7 @@ class Report:
     batches: int = 0
     pools: int = 0
     holds: int = 0
-    """Holds whose records were compared: live ones, and those that ended within the time for which keys are kept."""
+    """Whose records were compared: live ones, and those that ended within the time for which keys are kept."""
     seconds: float = 0.0
     difference_count: int = 0
     differences: list[Difference] = field(default_factory=list)

@@ -72,6 +72,9 @@ class Verdict(NamedTuple):
         return self.closed is None and (self.redis, self.ledger, self.place) == (OK, OK, OK)
 
 
+Mark = Callable[[str], Awaitable[bool]]
+"""Sets a partition's mark in the ledger; False where it has one. Raises `LedgerUnavailable`."""
+
 LEDGER_PATIENCE_S = 1.0
 """For one row by its key while buyers wait for a connection; a ledger that takes longer is away."""
 
@@ -101,8 +104,11 @@ def compare(redis: Place, ledger: LedgerPlace | None) -> str | None:
     return None
 
 
-async def judge(engine: Engine, reader: Reader, before: Verdict) -> Verdict:
+async def judge(engine: Engine, reader: Reader, before: Verdict, mark: Mark) -> Verdict:
     """Compare both stores once, making the partition where both are empty and always were.
+
+    Nothing is opened before the ledger has the mark that the partition was made (`mark` sets it, as
+    ledger/beginnings.py says), so that what is acknowledged afterwards cannot be taken for never having been.
 
     With the ledger away, a Redis that has agreed with it `before` goes on deciding; one that has not yet, does not. A
     Redis that has been open and is empty now has lost what it acknowledged, though the ledger be empty too.
@@ -114,24 +120,28 @@ async def judge(engine: Engine, reader: Reader, before: Verdict) -> Verdict:
     except (LedgerUnavailable, LedgerConflict) as error:
         ledger_says = str(error)
     try:
-        redis = await _place(engine, ledger, may_install=ledger_says == OK and not before.opened)
+        redis = await _place(engine, ledger, mark if ledger_says == OK and not before.opened else None)
     except Recovering as error:
         return before._replace(closed=error, redis=OK, ledger=ledger_says, place=str(error))
     except (Misconfigured, NotDurable) as error:
         return before._replace(closed=error, redis=str(error), ledger=ledger_says)
     except StoreUnavailable as error:
         return before._replace(redis=str(error), ledger=ledger_says)
+    except LedgerUnavailable as error:
+        return before._replace(redis=OK, ledger=str(error))
     if ledger_says != OK:
         return before._replace(redis=OK, ledger=ledger_says)
     wrong = compare(redis, ledger)
     if wrong:
         return before._replace(closed=Recovering(wrong), redis=OK, ledger=OK, place=wrong)
     restored = before.restored
-    if ledger is not None and ledger.epoch > (restored.epoch if restored else 1):
-        try:
+    try:
+        if ledger is None or ledger.installed_at is None:
+            await mark(engine.partition)
+        if ledger is not None and ledger.epoch > (restored.epoch if restored else 1):
             restored = await _restoration(engine, reader)
-        except LedgerUnavailable as error:
-            return before._replace(redis=OK, ledger=str(error))
+    except LedgerUnavailable as error:
+        return before._replace(redis=OK, ledger=str(error))
     return Verdict(None, OK, OK, OK, opened=True, restored=restored)
 
 
@@ -170,12 +180,13 @@ async def _restoration(engine: Engine, reader: Reader) -> Restoration | None:
     return found
 
 
-async def _place(engine: Engine, ledger: LedgerPlace | None, may_install: bool) -> Place:
-    """Redis' place. An empty Redis beside an empty ledger is a beginning, beside any other a loss."""
+async def _place(engine: Engine, ledger: LedgerPlace | None, mark: Mark | None) -> Place:
+    """Redis' place. An empty Redis beside an empty ledger without a mark is a beginning, beside any other a loss;
+    without `mark` it is always one."""
     try:
         return await engine.place()
     except Emptied:
-        if not may_install:
+        if mark is None:
             raise Recovering(
                 "Redis is empty: it has lost what it showed before, or the ledger cannot be asked whether it has. "
                 "A worker that has seen it before rebuilds it, or `flashhold restore` does"
@@ -184,6 +195,11 @@ async def _place(engine: Engine, ledger: LedgerPlace | None, may_install: bool) 
             raise Recovering(
                 f"Redis is empty, but the ledger stands at epoch {ledger.epoch}, seq {ledger.seq}: "
                 "a worker rebuilds it from the ledger"
+            ) from None
+        if (ledger is not None and ledger.installed_at is not None) or not await mark(engine.partition):
+            raise Recovering(
+                "Redis is empty, but the ledger says that the partition was made before: what it has acknowledged "
+                "since has reached no ledger; a worker makes it anew under the next epoch"
             ) from None
     await engine.install()
     return await engine.place()

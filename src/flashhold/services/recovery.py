@@ -13,6 +13,7 @@ from flashhold.engine.address import blocking_client
 from flashhold.engine.journal import Journal
 from flashhold.engine.options import EngineOptions
 from flashhold.engine.revive import stored_options
+from flashhold.ledger.beginnings import was_installed
 from flashhold.ledger.connect import connect_sync
 from flashhold.ledger.writer import LedgerWriter
 from flashhold.services.gauges import WorkerGauges
@@ -59,7 +60,8 @@ class Recovery:
             finding = examine(self._journal, self._ledger, self._options.partition)
             if finding.store is not None:
                 self.was_shown(finding.store.epoch, finding.store.seq)
-            restored = self._restore(finding) if self._must_restore(finding) else None
+            begins = self._is_beginning(finding)
+            restored = self._restore(finding) if finding.why in AUTOMATIC and not begins else None
         except FlashHoldError as error:
             self._say("recovery-waits", str(error))
             return Look(False, None)
@@ -68,7 +70,7 @@ class Recovery:
             return Look(restored.place is not None, finding, restored)
         self.gauges.recovering.set(finding.why != Why.WHOLE)
         sound = finding.why not in NOT_TO_BE_SWEPT
-        if finding.why != Why.WHOLE and not self._is_beginning(finding):
+        if finding.why != Why.WHOLE and not begins:
             self._say("recovery-needs-someone", f"{finding.sentence}; see `flashhold restore`")
         return Look(sound, finding)
 
@@ -86,13 +88,10 @@ class Recovery:
     def close(self) -> None:
         self._ledger.dispose()
 
-    def _must_restore(self, finding: Finding) -> bool:
-        return finding.why in AUTOMATIC and not self._is_beginning(finding)
-
     def _is_beginning(self, finding: Finding) -> bool:
-        """Two empty stores that nobody here has ever seen otherwise: the first API process makes the partition."""
+        """Two empty stores that nobody has ever seen otherwise: the first API process makes the partition."""
         empty = finding.why == Why.EMPTY and finding.cursor.seq == 0 and finding.cursor.epoch == 1
-        return empty and self._shown == (0, 0)
+        return empty and self._shown == (0, 0) and not was_installed(self._ledger, self._options.partition)
 
     def _restore(self, finding: Finding) -> Restored:
         self.gauges.recovering.set(1)
