@@ -252,9 +252,9 @@ async def test_a_client_that_goes_away(api: Api) -> None:
     assert (await api.client.get("/healthz")).status_code == 200
 
 
-async def test_too_many_connections(redis_servers: Callable[[str], str], module_database_url: str) -> None:
+async def test_too_many_connections(redis_servers: Callable[[str], str], database_url: str) -> None:
     """Beyond the limit of connections a request is answered 429, and served again when others have gone."""
-    async with running_api(valkey(redis_servers), module_database_url, connections_max=5) as small:
+    async with running_api(valkey(redis_servers), database_url, connections_max=5) as small:
         idle = [await Socket.to(small) for _ in range(5)]
         await asyncio.sleep(0.05)
         late = await Socket.to(small)

@@ -68,6 +68,7 @@ class RollingAudit:
         self._counted_at = 0.0
         self.rounds = 0
         """Complete ones."""
+        self._end_seq: int | None = None
         self._begin_round()
 
     def age_s(self) -> float:
@@ -99,6 +100,8 @@ class RollingAudit:
             self._begin_round()
             self._complete_at = self._began_at
             return 1.0
+        if self._end_seq is None:
+            self._end_seq = cursor.seq  # what is made from here on is the next round's: a busy shop makes more for ever
         before_s = self._engine.survey.spent_s
         began = time.monotonic()
         if began - self._counted_at >= self.options.counters_every_ms / 1000:
@@ -114,6 +117,7 @@ class RollingAudit:
     def _begin_round(self) -> None:
         self._began_at = time.monotonic()
         self._last_seq = 0
+        self._end_seq = None
         self._behind = 0
         self._to_do = ["holds", *QUEUES]
         self._holds = 0
@@ -135,7 +139,7 @@ class RollingAudit:
         name = self._to_do[0]
         if name == "holds":
             page = await self._check.page(self._last_seq, self.options.page_holds)
-            suspects, over = page.suspects, not page.last_seq
+            suspects, over = page.suspects, not page.last_seq or page.last_seq >= (self._end_seq or 0)
             self._last_seq, self._holds = page.last_seq, self._holds + page.holds
         else:
             items, suspects = await self._check.queue(name, self._behind)
