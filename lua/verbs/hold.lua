@@ -36,9 +36,9 @@ local function record_stretches(c, flat, expires_ms, claims, stretches)
         places[#places + 1], places[#places + 2], places[#places + 3] = s.from, s.to, s.seq
     end
     for i = 1, #claims do
-        local p, _, members_head = claims[i][1], claims[i][2], claims[i][3]
-        for j = 1, #stretches do schedule_all(members_head, c.digests, stretches[j].from, stretches[j].to) end
-        wake_by(p, expires_ms)
+        local claim = claims[i]
+        for j = 1, #stretches do schedule_all(claim[3], c.digests, stretches[j].from, stretches[j].to) end
+        wake_by(claim[1], expires_ms)
     end
     return places
 end

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import redis
 
+from flashhold.domain.model import PoolCounters
 from flashhold.embedded import processes
 from flashhold.engine.codec import unpack
-from flashhold.engine.engine import PoolCounters
 from flashhold.engine.keys import partition_keys
 from tests.faults.stack import OwnStack, Stack
 

@@ -88,6 +88,23 @@ class Stock(NamedTuple):
         return self.available - self.safety_stock + self.oversell_allowance
 
 
+class PoolCounters(NamedTuple):
+    """A pool's stored counters, in units; `number` is its place in the deadline index."""
+
+    sku: str
+    pool: str
+    number: int
+    available: int
+    held: int
+    committed: int
+    damaged: int
+    in_transit: int
+    safety_stock: int
+    oversell_allowance: int
+    past: int
+    """Units that were committed and no longer are: shipped or cancelled."""
+
+
 class PoolPolicy(NamedTuple):
     """The share of a policy that belongs to one pool, in units."""
 

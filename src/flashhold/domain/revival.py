@@ -11,22 +11,6 @@ FullLine = tuple[str, str, int, int, int, int, int | bool]
 """sku, pool, quantity, committed, released, given back by cancel or return, requested or False."""
 
 
-class RevivedPool(NamedTuple):
-    """A pool's counters in units. `number`: its place in the deadline index; `past`: were committed, no longer are."""
-
-    sku: str
-    pool: str
-    number: int
-    available: int
-    held: int
-    committed: int
-    damaged: int
-    in_transit: int
-    safety_stock: int
-    oversell_allowance: int
-    past: int
-
-
 class RevivedSku(NamedTuple):
     """A SKU's rules as its last policy entry has them (`details`; none yet: {}) and its pools, `default` first.
 

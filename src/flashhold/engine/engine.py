@@ -9,7 +9,7 @@ from flashhold.domain import commands, model
 from flashhold.domain.commands import Command
 from flashhold.domain.entries import Entry
 from flashhold.domain.errors import Overloaded, Recovering
-from flashhold.domain.model import DEFAULT_POOL, Line
+from flashhold.domain.model import DEFAULT_POOL, Line, PoolCounters
 from flashhold.domain.outcomes import Applied, Outcome
 from flashhold.engine.batcher import Batcher
 from flashhold.engine.codec import unpack
@@ -18,23 +18,6 @@ from flashhold.engine.keys import partition_keys
 from flashhold.engine.link import Link
 from flashhold.engine.options import EngineOptions
 from flashhold.engine.survey import Surveyor
-
-
-class PoolCounters(NamedTuple):
-    """A pool's stored counters, in units; `number` is its place in the deadline index."""
-
-    sku: str
-    pool: str
-    number: int
-    available: int
-    held: int
-    committed: int
-    damaged: int
-    in_transit: int
-    safety_stock: int
-    oversell_allowance: int
-    past: int
-    """Units that were committed and no longer are: shipped or cancelled."""
 
 
 class SkuRules(NamedTuple):

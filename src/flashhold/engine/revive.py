@@ -16,12 +16,11 @@ import redis
 from flashhold.domain.entries import Entry
 from flashhold.domain.errors import FlashHoldError, StoreUnavailable
 from flashhold.domain.idempotency import key_digest, parse_hold_id
-from flashhold.domain.model import Hold, HoldState
+from flashhold.domain.model import Hold, HoldState, PoolCounters
 from flashhold.domain.revival import (
     Forgetting,
     RevivedAnswer,
     RevivedHold,
-    RevivedPool,
     RevivedShare,
     RevivedSku,
 )
@@ -116,7 +115,7 @@ class Reviver:
         for at in range(0, len(stream_ids), DROP_MAX):
             self._call("drop", *stream_ids[at : at + DROP_MAX])
 
-    def pools(self, pools: Sequence[RevivedPool]) -> None:
+    def pools(self, pools: Sequence[PoolCounters]) -> None:
         """All of them, before anything else: holds are indexed by their pools' numbers."""
         self._numbers = {(pool.sku, pool.pool): pool.number for pool in pools}
         self._fill("pools", pools)

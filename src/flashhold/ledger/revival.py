@@ -18,7 +18,7 @@ from sqlalchemy import text
 from flashhold.domain.entries import BUCKETS, Entry, PoolChange
 from flashhold.domain.errors import LedgerConflict
 from flashhold.domain.idempotency import key_digest
-from flashhold.domain.model import DEFAULT_POOL, Hold, HoldState
+from flashhold.domain.model import DEFAULT_POOL, Hold, HoldState, PoolCounters
 from flashhold.domain.revival import (
     Ending,
     Forgetting,
@@ -26,7 +26,6 @@ from flashhold.domain.revival import (
     PolicyAnswer,
     RevivedAnswer,
     RevivedHold,
-    RevivedPool,
     RevivedShare,
     RevivedSku,
     WholeLine,
@@ -80,7 +79,7 @@ class Revival:
         self._since = self._first_since(max(now_ms, self.at_ms) - retention_ms)
         self._held: dict[tuple[str, str], int] = defaultdict(int)
 
-    def pools(self) -> list[RevivedPool]:
+    def pools(self) -> list[PoolCounters]:
         """Every pool, numbered from 1."""
         policies = self._policies()
         sums: dict[tuple[str, str], Any] = {(row[0], row[1]): row[2:] for row in self._ask(sql.BALANCES)}
@@ -93,14 +92,14 @@ class Revival:
             _, available, held, committed, damaged, in_transit = sums.get((sku, pool), nothing)
             safety_stock, oversell_allowance = limits
             pools.append(
-                RevivedPool(
+                PoolCounters(
                     sku, pool, number, available, held, committed, damaged, in_transit, safety_stock,
                     oversell_allowance, past.get((sku, pool), 0),
                 )
             )  # fmt: skip
         return pools
 
-    def skus(self, pools: Sequence[RevivedPool]) -> list[RevivedSku]:
+    def skus(self, pools: Sequence[PoolCounters]) -> list[RevivedSku]:
         """Every SKU of these pools."""
         policies = self._policies()
         skus = []
@@ -167,7 +166,7 @@ class Revival:
             if row.idempotency_key is not None:
                 yield Forgetting(key_digest(row.idempotency_key), forget_at_ms)
 
-    def check(self, pools: Iterable[RevivedPool]) -> None:
+    def check(self, pools: Iterable[PoolCounters]) -> None:
         """Do the holds that `holds` gave add up to what the pools hold? Raises `LedgerConflict`: such a ledger has to
         be looked at, not to be sold from."""
         for pool in pools:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flashhold.domain.entries import BUCKETS
-from flashhold.engine.engine import PoolCounters, SkuRules, Snapshot
+from flashhold.domain.model import PoolCounters
+from flashhold.engine.engine import SkuRules, Snapshot
 from flashhold.ledger.standing import Standing
 from flashhold.services.records_check import Difference
 
