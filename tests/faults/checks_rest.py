@@ -1,6 +1,7 @@
 """Everything at rest: store's counters, the fold of the ledger and its balances are one; the chain holds."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
@@ -8,7 +9,10 @@ from flashhold.domain.entries import Entry
 from flashhold.engine.journal import GENESIS_CHAIN, decode_batch
 from tests.faults.books import Books
 from tests.faults.verdict import Verdict
-from tests.faults.views import LedgerView, StoreView
+from tests.faults.views import LedgerView, StoreView, name_of
+
+_SWEPT_WITHIN_MS = 10_000
+"""A hold that ended early may stay named until its deadline, and this long after it."""
 
 
 def check_store(books: Books, store: StoreView, verdict: Verdict) -> None:
@@ -23,9 +27,22 @@ def check_store(books: Books, store: StoreView, verdict: Verdict) -> None:
         stored = store.pools.get(pool)
         if stored != folded and not (stored is None and not any(folded)):
             verdict.add("counter-drift", f"{pool[0]}, {pool[1]}", f"store {stored}, ledger {folded}")
-    live = sum(len(claim.units) for claim in books.claims.values() if claim.state == "held")
-    if store.deadlines is not None and store.deadlines != live:
-        verdict.add("index-drift", books.partition, f"{store.deadlines} deadlines, {live} live holds and pools")
+    _check_deadlines(books, store, verdict)
+
+
+def _check_deadlines(books: Books, store: StoreView, verdict: Verdict) -> None:
+    """Every live hold is named at its deadline, once a pool; whatever else is named was to end later than now."""
+    if store.named is None:
+        return
+    live = [claim for claim in books.claims.values() if claim.state == "held"]
+    meant = Counter({(claim.expires_ms, name_of(claim.id)): 0 for claim in live})
+    for claim in live:
+        meant[claim.expires_ms, name_of(claim.id)] += len(claim.units)
+    for (deadline, name), missing in (meant - store.named).items():
+        verdict.add("index-drift", name, f"live until {deadline}, not named for {missing} pools")
+    for deadline, name in store.named - meant:
+        if deadline < store.clock_ms - _SWEPT_WITHIN_MS:
+            verdict.add("index-drift", name, f"still named at {deadline}, {store.clock_ms - deadline} ms ago")
 
 
 def check_balances(books: Books, ledger: LedgerView, verdict: Verdict) -> None:

@@ -1,7 +1,11 @@
 """Ledgers and stores that a broken product could leave behind a correct history. Each names how it must be found."""
 
+import sys
+from collections import Counter
+
 from flashhold.domain.entries import PoolChange
 from tests.faults.spoiling import Corruptions, Spoiler, times
+from tests.faults.views import name_of
 
 corruption = Corruptions()
 
@@ -305,7 +309,18 @@ def a_balance_drifts(s: Spoiler) -> None:
 @corruption("index-drift")
 def a_deadline_is_forgotten(s: Spoiler) -> None:
     store = s.stores[0]
-    s.stores[0] = store._replace(deadlines=(store.deadlines or 0) - 1)
+    assert store.named is not None
+    claims = s.folded(store.partition, (sys.maxsize, 0)).claims.values()
+    live = [(claim.expires_ms, name_of(claim.id)) for claim in claims if claim.state == "held" and claim.units]
+    forgotten = s.choose(live, "a live hold")
+    s.stores[0] = store._replace(named=store.named - Counter([forgotten]))
+
+
+@corruption("index-drift")
+def a_deadline_outlives_its_hold(s: Spoiler) -> None:
+    store = s.stores[0]
+    assert store.named is not None
+    s.stores[0] = store._replace(named=store.named + Counter([(store.clock_ms - 60_000, "a-hold-that-is-gone")]))
 
 
 @corruption("store-place")

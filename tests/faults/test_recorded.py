@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import redis
 
-from flashhold import Engine
 from flashhold.embedded.servers import PostgresServer
 from flashhold.engine.journal import Journal
 from flashhold.ledger.writer import LedgerWriter
@@ -160,9 +159,7 @@ async def recorded(redis_servers: Callable[[str], str], database_url: str, path:
             await crowd(api, path, seed)
         writing.drain()
         writing.close()
-    async with await Engine.connect(redis_url) as engine:
-        view = await read_store(engine)
-    return read_history(path), read_ledger(database_url), [view]
+    return read_history(path), read_ledger(database_url), [await read_store(redis_url)]
 
 
 @pytest.fixture(scope="module")

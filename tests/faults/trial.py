@@ -15,7 +15,6 @@ import psycopg
 
 from flashhold.domain.errors import FlashHoldError
 from flashhold.engine.durability import Durability
-from flashhold.engine.engine import Engine
 from flashhold.engine.journal import Journal
 from flashhold.engine.options import EngineOptions
 from tests.faults.checker import check
@@ -182,8 +181,7 @@ def _places(stack: Stack) -> tuple[int | None, int | None, str | None]:
 
 
 async def _store_of(stack: Stack) -> StoreView:
-    async with await Engine.connect(stack.redis_url, options=EngineOptions(durability=Durability.MEMORY)) as engine:
-        return await read_store(engine)
+    return await read_store(stack.redis_url, EngineOptions(durability=Durability.MEMORY))
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,26 @@
 """What the checker holds a history against: the ledger as it is in Postgres, and the store's counters."""
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import redis.asyncio
 import sqlalchemy as sa
 
 from flashhold.domain.entries import BUCKETS, Batch, Entry, PoolChange
-from flashhold.engine.engine import Engine, Snapshot
+from flashhold.engine.engine import Engine
+from flashhold.engine.keys import partition_keys
+from flashhold.engine.options import EngineOptions
 from flashhold.ledger.connect import connect_sync
 from flashhold.ledger.tables import BALANCES, BATCHES, ENTRIES, POSTINGS
 
 Pool = tuple[str, str]
 Place = tuple[int, int]
 """(epoch, seq) in a partition."""
+
+
+Named = tuple[int, str]
+"""A deadline (ms) and what names a hold in the deadline index."""
 
 
 class LedgerView(NamedTuple):
@@ -25,12 +34,14 @@ class LedgerView(NamedTuple):
 
 class StoreView(NamedTuple):
     """One partition's counters: (sku, pool) → (available, held, committed, damaged, in_transit, safety_stock,
-    oversell_allowance). `deadlines`: members of the deadline index, one a live hold and pool."""
+    oversell_allowance). `named`: how often the deadline index names a hold at a deadline, once a pool of its;
+    `clock_ms`: the store's clock."""
 
     partition: str
     place: Place
     pools: dict[Pool, tuple[int, ...]]
-    deadlines: int | None = None
+    named: Counter[Named] | None = None
+    clock_ms: int = 0
 
 
 def read_ledger(database_url: str) -> LedgerView:
@@ -73,18 +84,31 @@ def _batches(connection: sa.Connection) -> list[Batch]:
     return [Batch(r[0], "ledger", r[1], r[2], r[3], r[4], r[5], bytes(r[6])) for r in rows]
 
 
-def store_view(snapshot: Snapshot) -> StoreView:
-    """What `Engine.snapshot` has seen."""
+async def read_store(url: str, options: EngineOptions | None = None) -> StoreView:
+    """The store's counters and deadlines; for a comparison with the ledger it must be quiet."""
+    async with await Engine.connect(url, options=options) as engine:
+        snapshot = await engine.snapshot()
+    async with redis.asyncio.Redis.from_url(url) as store:
+        members = await store.zrange(partition_keys(snapshot.place.partition).due, 0, -1)
+    place = snapshot.place
     pools: dict[Pool, tuple[int, ...]] = {
         (p.sku, p.pool): (
             p.available, p.held, p.committed, p.damaged, p.in_transit, p.safety_stock, p.oversell_allowance,
         )
         for p in snapshot.pools
     }  # fmt: skip
-    place = snapshot.place
-    return StoreView(place.partition, (place.epoch, place.seq), pools, snapshot.deadlines)
+    return StoreView(place.partition, (place.epoch, place.seq), pools, _named(members), place.clock_ms)
 
 
-async def read_store(engine: Engine) -> StoreView:
-    """The store's counters at one instant; for a comparison with the ledger it must be quiet."""
-    return store_view(await engine.snapshot())
+def _named(members: Iterable[bytes]) -> Counter[Named]:
+    """A member: its pool's number (4 bytes), the deadline (6), digests of holds (14 each)."""
+    return Counter(
+        (int.from_bytes(member[4:10], "big"), member[at : at + 14].decode())
+        for member in members
+        for at in range(10, len(member), 14)
+    )
+
+
+def name_of(hold: str) -> str:
+    """What names this hold in the deadline index: the digest of its key, which its id has after the partition's."""
+    return hold[6:20]

@@ -1,11 +1,12 @@
 """Clients of the simulated shops: calls that overlap, get lost, are repeated and are never sent."""
 
 import random
+from collections import Counter
 from typing import Any
 
 from tests.faults.history import Answered, Declared, History, Invoked, Lost, Operation
 from tests.faults.simulator import SKUS, Shop
-from tests.faults.views import LedgerView, StoreView
+from tests.faults.views import LedgerView, StoreView, name_of
 
 Triple = tuple[History, LedgerView, list[StoreView]]
 
@@ -147,12 +148,13 @@ def _store(shop: Shop) -> StoreView:
     pools: dict[tuple[str, str], tuple[int, ...]] = {
         place: (*pool.units[1:], pool.safety, pool.allowance) for place, pool in shop.pools.items()
     }
-    live = sum(
-        len({(line[0], line[1]) for line in hold["lines"] if line[2]})
+    named = Counter(
+        (hold["expires"], name_of(hold["id"]))
         for hold in shop.holds.values()
         if hold["state"] == "held"
+        for _ in {(line[0], line[1]) for line in hold["lines"] if line[2]}
     )
-    return StoreView(shop.partition, (shop.epoch, shop.seq), pools, live)
+    return StoreView(shop.partition, (shop.epoch, shop.seq), pools, named, shop.now)
 
 
 def correct(seed: int, calls: int = 300) -> Triple:
