@@ -82,7 +82,7 @@ def write_behind_of(settings: Settings, gauges: WorkerGauges) -> WriteBehind:
     """The write-behind of this deployment's partition, named for this process."""
     partition = engine_options(settings).partition
     # Several seconds: a read waits half a second by itself, and the server may be busy with a long script.
-    client = blocking_client(settings.redis_url)
+    client = blocking_client(settings.redis_url, partition)
     holder = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
     writer = LedgerWriter(settings.database_url, partition, holder=holder)
     return WriteBehind(Journal(client, partition), writer, gauges=gauges)
@@ -105,7 +105,7 @@ async def _prepare(database_url: str, stop: asyncio.Event) -> bool:
 async def _sweep(settings: Settings, gauges: WorkerGauges, stop: asyncio.Event, leads: Callable[[], bool]) -> None:
     """Sweep, count and audit for as long as the store has what the ledger has; where it has not, see to that first."""
     chosen = engine_options(settings)
-    client = blocking_client(settings.redis_url)
+    client = blocking_client(settings.redis_url, chosen.partition)
     recovery = Recovery(client, settings.database_url, chosen, gauges=gauges)
 
     async def admit(_: object) -> None:

@@ -90,7 +90,7 @@ async def test_an_engine_that_stays_finds_the_new_primary(sentinel: tuple[str, C
 
 
 def _answers_as_primary(url: str) -> bool:
-    with blocking_client(url) as client:
+    with blocking_client(url, "p00") as client:
         try:
             return bool(client.info("replication")["role"] == "master")
         except redis.RedisError:

@@ -60,8 +60,11 @@ def _host_and_port(text: str) -> tuple[str, int]:
     return host, int(port or SENTINEL_PORT)
 
 
-def blocking_client(url: str, *, timeout_s: float = 5.0, decode_responses: bool = False) -> "redis.Redis":
-    """A client of redis-py for what is not hot, without its retries. With Sentinel it follows the primary."""
+def blocking_client(
+    url: str, partition: str, *, timeout_s: float = 5.0, decode_responses: bool = False
+) -> "redis.Redis":
+    """A client of redis-py for what is not hot, without its retries. With Sentinel it follows the primary, on a cluster
+    the primary that serves the partition; it can be asked about that partition's keys only."""
     told = {"socket_timeout": timeout_s, "socket_connect_timeout": min(timeout_s, 2.0), "retry": None}
     primary = watched(url)
     if primary is None:

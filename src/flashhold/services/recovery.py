@@ -130,7 +130,7 @@ def restore_by_hand(redis_url: str, database_url: str, options: EngineOptions, *
 
     Raises `StoreUnavailable`, `LedgerUnavailable`, `LedgerConflict`.
     """
-    client = blocking_client(redis_url)
+    client = blocking_client(redis_url, options.partition)
     ledger = connect_sync(database_url, name="restore")
     journal = Journal(client, options.partition)
     try:

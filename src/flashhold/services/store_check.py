@@ -14,6 +14,7 @@ import redis
 
 from flashhold.domain.errors import LedgerUnavailable, Misconfigured, StoreUnavailable
 from flashhold.engine.address import blocking_client
+from flashhold.engine.keys import FIRST_PARTITION
 from flashhold.ledger.connect import translated
 
 CLOCK_SKEW_MAX_MS = 500
@@ -226,7 +227,7 @@ def _listens_widely(settings: Mapping[str, str]) -> bool:
 def _read_redis(url: str) -> tuple[dict[str, str], dict[str, Any], float]:
     """Its settings (none if it doesn't tell), its INFO, and how far its clock is ahead of ours in ms."""
     try:
-        client = blocking_client(url, timeout_s=_TIMEOUT_S, decode_responses=True)
+        client = blocking_client(url, FIRST_PARTITION, timeout_s=_TIMEOUT_S, decode_responses=True)
     except ValueError as error:
         raise Misconfigured(f"the Redis URL can't be read: {error}") from error
     try:
