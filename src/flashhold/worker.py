@@ -1,6 +1,8 @@
-"""The worker process: the write-behind in a thread of its own, sweeper and rolling audit beside it, until SIGTERM.
+"""The worker process: the write-behind in a thread of its own, sweeper and rolling audit beside it, until SIGTERM; all
+that for every partition.
 
-Any number may run. One writes the ledger, the others stand by and take over when it falls silent; all sweep.
+Any number may run. Of each partition one writes the ledger, the others stand by and take over when it falls silent; all
+sweep.
 """
 
 import asyncio
@@ -12,11 +14,13 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from prometheus_client import start_http_server
 
 from flashhold import telemetry
 from flashhold.domain.errors import FlashHoldError, Misconfigured
+from flashhold.domain.places import partition_names
 from flashhold.engine.address import blocking_client
 from flashhold.engine.durability import Durability
 from flashhold.engine.engine import Engine
@@ -34,6 +38,8 @@ from flashhold.wiring import engine_options, read_settings
 
 LOOK_PAUSE_S = 0.5
 """Between two looks at whether the store still has what the ledger has."""
+THREADS_MIN, THREADS_A_PARTITION = 4, 3
+"""For what blocks: a partition looks at its stores, audits and counts at the same time."""
 
 _log = telemetry.logger(__name__)
 
@@ -50,12 +56,27 @@ async def _work(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    gauges = WorkerGauges()
+    gauges = WorkerGauges(several=settings.partitions > 1)
     if settings.worker_metrics_port:
         start_http_server(settings.worker_metrics_port, settings.host, gauges.registry)
     if not await _prepare(settings.database_url, stop):
         return
-    write_behind = write_behind_of(settings, gauges)
+    names = partition_names(settings.partitions)
+    # Looks at the stores block a thread each; those of a partition must not wait for another's that is away.
+    loop.set_default_executor(ThreadPoolExecutor(THREADS_MIN + THREADS_A_PARTITION * len(names)))
+    tasks = [asyncio.create_task(_work_on(settings, name, gauges.of(name), stop)) for name in names]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    stop.set()
+    for ended in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(ended, BaseException):
+            raise ended
+    _log.info("worker-stopped")
+
+
+async def _work_on(settings: Settings, partition: str, gauges: WorkerGauges, stop: asyncio.Event) -> None:
+    """One partition's share of the work. What ends its write-behind ends the worker."""
+    loop = asyncio.get_running_loop()
+    write_behind = write_behind_of(settings, gauges, partition)
     died: list[BaseException] = []
 
     def write() -> None:
@@ -65,22 +86,20 @@ async def _work(settings: Settings) -> None:
             died.append(error)
         loop.call_soon_threadsafe(stop.set)
 
-    writing = threading.Thread(target=write, name="write-behind")
+    writing = threading.Thread(target=write, name=f"write-behind-{partition}")
     writing.start()
-    _log.info("worker-started", partition=engine_options(settings).partition)
+    _log.info("worker-started", partition=partition)
     try:
-        await _sweep(settings, gauges, stop, lambda: write_behind.leads)
+        await _sweep(settings, partition, gauges, stop, lambda: write_behind.leads)
     finally:
         write_behind.stop()
         await asyncio.to_thread(writing.join)
     if died:
         raise died[0]
-    _log.info("worker-stopped")
 
 
-def write_behind_of(settings: Settings, gauges: WorkerGauges) -> WriteBehind:
-    """The write-behind of this deployment's partition, named for this process."""
-    partition = engine_options(settings).partition
+def write_behind_of(settings: Settings, gauges: WorkerGauges, partition: str) -> WriteBehind:
+    """The write-behind of one partition, named for this process."""
     # Several seconds: a read waits half a second by itself, and the server may be busy with a long script.
     client = blocking_client(settings.redis_url, partition)
     holder = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
@@ -102,10 +121,12 @@ async def _prepare(database_url: str, stop: asyncio.Event) -> bool:
     return False
 
 
-async def _sweep(settings: Settings, gauges: WorkerGauges, stop: asyncio.Event, leads: Callable[[], bool]) -> None:
+async def _sweep(
+    settings: Settings, partition: str, gauges: WorkerGauges, stop: asyncio.Event, leads: Callable[[], bool]
+) -> None:
     """Sweep, count and audit for as long as the store has what the ledger has; where it has not, see to that first."""
-    chosen = engine_options(settings)
-    client = blocking_client(settings.redis_url, chosen.partition)
+    chosen = engine_options(settings, partition=partition)
+    client = blocking_client(settings.redis_url, partition)
     recovery = Recovery(client, settings.database_url, chosen, gauges=gauges)
 
     async def admit(_: object) -> None:

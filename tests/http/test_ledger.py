@@ -23,7 +23,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def api(redis_servers: Callable[[str], str], module_database_url: str) -> AsyncIterator[Api]:
     """An API whose journal is carried into the ledger."""
     async with running_api(valkey(redis_servers), module_database_url) as running:
-        writing = write_behind_of(running.settings, WorkerGauges())
+        writing = write_behind_of(running.settings, WorkerGauges(), "p00")
         thread = threading.Thread(target=writing.run)
         thread.start()
         yield running

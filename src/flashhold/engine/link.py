@@ -10,7 +10,7 @@ from flashhold.engine import durability
 from flashhold.engine.connection import HotConnection, ServerError, command_bytes, connect
 from flashhold.engine.journal import GENESIS_CHAIN, Place
 from flashhold.engine.keys import partition_keys
-from flashhold.engine.options import EngineOptions
+from flashhold.engine.options import SHARED_BEFORE, EngineOptions
 from flashhold.engine.scripts import SCHEMA, Script, load_scripts
 
 BACKOFF_MS = (20, 50, 100, 200, 500)
@@ -173,8 +173,9 @@ class Link:
     def _check_meta(self, meta: dict[str, str]) -> None:
         if meta.get("schema") != str(SCHEMA):
             raise Misconfigured(f"the store has schema {meta.get('schema')}, this FlashHold speaks {SCHEMA}")
-        differing = [f"{name} {meta.get(name)}, here {value}" for name, value in self._options.shared().items()
-                     if meta.get(name) != value]  # fmt: skip
+        stored = {**SHARED_BEFORE, **meta}
+        differing = [f"{name} {stored.get(name)}, here {value}" for name, value in self._options.shared().items()
+                     if stored.get(name) != value]  # fmt: skip
         if differing:
             raise Misconfigured("settings that all processes must share differ; stored: " + "; ".join(differing))
 
