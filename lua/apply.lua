@@ -39,10 +39,13 @@ load_batch(commands)
 
 -- Verbs that nobody asks for are not made: most batches are of one verb, and a closure costs as much as a command.
 local verbs, meanings = {}, {} -- meanings: of verbs that can say the same in two ways
-if asked.hold or asked.hold_partially then
+if asked.hold or asked.hold_partially or asked.hold_part then
 --@include include/rules.lua
 --@include verbs/hold.lua
 --@include verbs/hold_partially.lua
+    if asked.hold_part then
+--@include verbs/hold_part.lua
+    end
 end
 if asked.commit then
 --@include verbs/commit.lua

@@ -16,6 +16,23 @@ class Hold(NamedTuple):
     metadata: str | None = None
 
 
+class HoldPart(NamedTuple):
+    """One hold of a cart over several partitions (`domain/carts.py`), all lines or none, stored under `digest`.
+
+    `lives_on`: it does not expire by itself. `meaning`: what its key stands for, since neither deadline nor division
+    into parts is the client's. `refusal`: (reason, detail as the scripts have it), the answer where the key is new."""
+
+    key: str
+    digest: str
+    meaning: str
+    lines: tuple[Line, ...]
+    metadata: str
+    buyer: str | None = None
+    ttl_ms: int | None = None
+    lives_on: bool = False
+    refusal: tuple[str, dict[str, Any]] | None = None
+
+
 class Commit(NamedTuple):
     """Sell a hold's units, all or the `lines` named; the rest is released in the same step."""
 
@@ -73,6 +90,9 @@ class SetPolicy(NamedTuple):
     fields: dict[str, Any]
     replace: bool
     key: str | None = None
+    aim: str = ""
+    moves: int = 0
+    """Both for `Partitions` alone: where the SKU is to be, as lua/verbs/policy.lua says."""
 
 
 class CountBuyers(NamedTuple):
@@ -104,4 +124,6 @@ class Sweep(NamedTuple):
     purge_max: int = 256
 
 
-Command = Hold | Commit | Release | Extend | Amend | Move | SetPolicy | CountBuyers | ReadHold | ReadStock | Sweep
+Command = (
+    Hold | HoldPart | Commit | Release | Extend | Amend | Move | SetPolicy | CountBuyers | ReadHold | ReadStock | Sweep
+)

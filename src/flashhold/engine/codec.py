@@ -62,6 +62,8 @@ def encode(command: Command) -> Wire:  # one case a verb; a table of functions w
     match command:
         case commands.Hold():
             return _encode_hold(command)
+        case commands.HoldPart():
+            return _encode_part(command)
         case commands.Commit():
             return _encode_commit(command)
         case commands.Release(hold, reason, key):
@@ -75,7 +77,8 @@ def encode(command: Command) -> Wire:  # one case a verb; a table of functions w
             where = (command.kind, command.sku, command.pool, command.quantity)
             return _keyed("move", command.key, *where, *about, *_hold_name(command.hold or ""))
         case commands.SetPolicy(sku, fields, replace, key):
-            return _keyed("policy", key, sku, replace, _policy_fields(fields, replace))
+            wire = _keyed("policy", key, sku, replace, _policy_fields(fields, replace))
+            return (*wire, command.aim, command.moves) if command.aim else wire
         case commands.CountBuyers(sku, part, last, units):
             return ("count", "", "", "", sku, part, last, *(value for pair in units.items() for value in pair))
         case commands.ReadHold(hold):
@@ -104,6 +107,15 @@ def _encode_hold(command: commands.Hold) -> Wire:
     """A hold that takes what is left of each line."""
     key, lines, buyer, ttl_ms, _, metadata = command
     return _keyed("hold_partially", key, buyer or "", ttl_ms or 0, metadata or "", *flat_lines(lines))
+
+
+def _encode_part(command: commands.HoldPart) -> Wire:
+    """A hold of a cart over several partitions."""
+    key, digest, meaning, lines, metadata, buyer, ttl_ms, lives_on, refusal = command
+    mark = fingerprint(_pack(("hold_part", meaning)))
+    life_ms = -1 if lives_on else ttl_ms or 0
+    said = (buyer or "", life_ms, metadata, refusal or False)
+    return ("hold_part", key_digest(key), mark, key, digest, *said, *flat_lines(lines))
 
 
 def _policy_fields(fields: dict[str, Any], replace: bool) -> dict[str, Any]:
@@ -206,7 +218,7 @@ def policy(sku: str, details: dict[str, Any], created: bool, partition: str, epo
     return model.Policy(
         sku, said("class"), said("hold_ttl_ms"), said("hold_ttl_max_ms"), said("max_per_buyer"), said("opens_at_ms"),
         said("closes_at_ms"), said("partition_key"), said("durability"), pools, created, partition, epoch,
-        seq, details["counted"],
+        seq, details["counted"], said("moves") or 0,
     )  # fmt: skip
 
 

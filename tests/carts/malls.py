@@ -1,0 +1,110 @@
+"""A mall: several partitions on one store, each with its own engine and ledger, and carts over them."""
+
+import dataclasses
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import redis
+
+from flashhold import Engine, Line
+from flashhold.domain import commands
+from flashhold.domain.model import Hold
+from flashhold.domain.outcomes import Applied, Outcome
+from flashhold.engine.carts import Carts
+from flashhold.engine.durability import Durability
+from flashhold.engine.journal import Journal
+from flashhold.engine.options import EngineOptions
+from flashhold.ledger.writer import LedgerWriter
+from flashhold.services.audit import audit
+from flashhold.services.write_behind import WriteBehind
+
+PARTITIONS = ("p00", "p01", "p02")
+SKUS = {"apple": "p00", "pear": "p01", "plum": "p02", "fig": "p01"}
+"""Where each SKU is: the first two letters of an alphabet of three partitions are enough to go wrong in."""
+
+
+class Mall:
+    """`fresh()` gives carts as another process has them: nothing is kept in between."""
+
+    def __init__(self, engines: Mapping[str, Engine], client: "redis.Redis", database_url: str | None) -> None:
+        self.engines = dict(engines)
+        self.client = client
+        self.database_url = database_url
+        self.carts = Carts(self.engines)
+        self.writing = [
+            WriteBehind(Journal(client, name), LedgerWriter(database_url, name, holder="mall"))
+            for name in (PARTITIONS if database_url else ())
+        ]
+
+    async def stock(self, units: int, **policy: Any) -> None:
+        """So many units of every SKU, and one policy for all."""
+        for sku, partition in SKUS.items():
+            await self.engines[partition].move("receipt", sku, units, key=f"stock-{sku}")
+            if policy:
+                await self.engines[partition].set_policy(sku, policy, replace=True)
+
+    async def hold(self, key: str, *lines: Line, carts: Carts | None = None, **more: Any) -> Outcome[Hold]:
+        """A cart, each line of it in its SKU's partition."""
+        return await (carts or self.carts).hold(commands.Hold(key, lines, **more), groups_of(lines))
+
+    async def held(self, key: str, *lines: Line, **more: Any) -> Hold:
+        """A cart that must be granted."""
+        outcome = await self.hold(key, *lines, **more)
+        assert isinstance(outcome, Applied), outcome
+        return outcome.value
+
+    async def commit(self, hold: str, **more: Any) -> Outcome[Hold]:
+        return await self.carts.commit(commands.Commit(hold, **more))
+
+    async def release(self, hold: str, **more: Any) -> Outcome[Hold]:
+        return await self.carts.release(commands.Release(hold, **more))
+
+    async def counters(self) -> dict[str, tuple[int, int, int]]:
+        """(available, held, committed) of every SKU."""
+        found = {}
+        for sku, partition in SKUS.items():
+            outcome = await self.engines[partition].read_stock(sku)
+            assert isinstance(outcome, Applied), outcome
+            found[sku] = (outcome.value.available, outcome.value.held, outcome.value.committed)
+        return found
+
+    def write_down(self) -> None:
+        """All journals into the ledger."""
+        for one in self.writing:
+            one.drain()
+
+    async def differences(self) -> list[Any]:
+        """What the audits of all partitions find."""
+        assert self.database_url is not None, "an audit needs a ledger"
+        self.write_down()
+        reports = [await audit(engine, self.database_url, patience_s=0.2) for engine in self.engines.values()]
+        return [difference for report in reports for difference in report.differences]
+
+
+def groups_of(lines: tuple[Line, ...]) -> dict[str, tuple[Line, ...]]:
+    """The lines by partition."""
+    groups: dict[str, tuple[Line, ...]] = {}
+    for line in lines:
+        groups[SKUS[line.sku]] = (*groups.get(SKUS[line.sku], ()), line)
+    return groups
+
+
+@asynccontextmanager
+async def open_mall(redis_url: str, database_url: str | None = None, **options: Any) -> AsyncIterator[Mall]:
+    """A mall on an empty store and a fresh ledger."""
+    chosen = EngineOptions(**{"durability": Durability.MEMORY, **options})
+    async with AsyncExitStack() as stack:
+        client = stack.enter_context(redis.Redis.from_url(redis_url))
+        engines = {}
+        for name in PARTITIONS:
+            mine = dataclasses.replace(chosen, partition=name)
+            engines[name] = await stack.enter_async_context(await Engine.connect(redis_url, options=mine))
+            await engines[name].install()
+        mall = Mall(engines, client, database_url)
+        try:
+            yield mall
+        finally:
+            await mall.carts.drain()
+            for one in mall.writing:
+                one.close()
