@@ -35,6 +35,7 @@ BENCHES = {
     "memory": "loadtests.bench.memory",
     "live-holds": "loadtests.bench.live_holds",
     "deadline": "loadtests.bench.deadline",
+    "stress": "loadtests.bench.stress",
 }
 """Each module has a `Size` and a `measure(directory, size, binary)`."""
 

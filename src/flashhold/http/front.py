@@ -8,6 +8,7 @@ from flashhold.http.door import Door
 from flashhold.http.problems import Problem
 from flashhold.http.requests import ClientGone
 from flashhold.http.responses import Answer, problem_answer
+from flashhold.http.turnstile import Turnstile
 
 _log = telemetry.logger(__name__)
 
@@ -18,6 +19,8 @@ class Front:
     def __init__(self, inner: Any, door: Door) -> None:
         self._inner = inner
         self.door = door
+        self.turnstile: Turnstile | None = None
+        """Before the thin path; made with the first connection."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
