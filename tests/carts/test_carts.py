@@ -1,13 +1,11 @@
 """A cart over several partitions is held, sold and given back as one, whatever it meets."""
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from flashhold import Line
-from flashhold.domain import commands
 from flashhold.domain.idempotency import is_cart, is_part
 from flashhold.domain.model import HoldLine, HoldState
 from flashhold.domain.outcomes import Applied, Refused

@@ -1,8 +1,8 @@
 """Carts over several partitions: one hold a partition, and what those holds say of each other.
 
 The first of them, in the first partition, is the cart: its id, its deadline and its end are the cart's, and all that a
-client is shown follows from it alone. The others are parts, which end as it has ended. What has to be kept for that
-stands in the texts that a hold has anyway, metadata, reason and reference, behind a mark that no client's text can have.
+client is shown follows from it alone. The others are parts, which end as it has ended. What has to be kept for that is
+in the texts that a hold has anyway, metadata, reason and reference, behind a mark that no client's text can have.
 """
 
 import json
@@ -33,8 +33,7 @@ class Part(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Seq 0: the hold that this key has made, whenever that was."""
-        return hold_id(self.partition, self.digest, 0)
+        return part_id(self.key)
 
 
 class Cart(NamedTuple):
@@ -88,8 +87,8 @@ def first_digest(key: str) -> str:
 def parts_of(first: str, cart: Cart) -> list[Part]:
     """The other holds of the cart whose first hold is `first`, in the order in which they are made.
 
-    Their keys are made of its id, not of the client's key: a key that is used again after it was forgotten makes another
-    cart, with other parts. No client's key has a space in it.
+    Their keys are made of its id, not of the client's key: a key that is used again after it was forgotten makes
+    another cart, with other parts. No client's key has a space in it.
     """
     here, seq, digest = _parsed(first)
     at: dict[str, list[int]] = {}
@@ -111,6 +110,16 @@ def first_of_key(key: str) -> str:
     """The id of the first hold of the cart that a part with this key belongs to."""
     _, _, partition, seq, digest, *_ = key.split(" ")
     return hold_id(partition, digest, int(seq))
+
+
+def partition_of_key(key: str) -> str:
+    """Where the part with this key is."""
+    return key.rsplit(" ", 1)[1]
+
+
+def part_id(key: str) -> str:
+    """What a part goes by before it exists. Seq 0: the hold that this key has made, whenever that was."""
+    return hold_id(partition_of_key(key), marked_digest(PART, key), 0)
 
 
 def part_text(first: str) -> str:

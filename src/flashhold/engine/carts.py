@@ -19,7 +19,7 @@ from flashhold.domain.idempotency import is_part, parse_hold_id
 from flashhold.domain.model import Hold, HoldState, Line
 from flashhold.domain.outcomes import Applied, Outcome, Refused
 from flashhold.domain.reasons import Reason
-from flashhold.engine.carts_look import look
+from flashhold.engine.carts_look import Refusal, look
 from flashhold.engine.engine import Engine
 
 CartCommand = (
@@ -45,12 +45,11 @@ class Carts:
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self._engines = engines
-        self._first = min(engines)
         self._running: set[asyncio.Task[Any]] = set()
 
     def submit(self, command: CartCommand, groups: Mapping[str, Sequence[Line]] | None = None) -> "asyncio.Future[Any]":
-        """The future of the command's outcome; a caller who goes away does not stop it. `groups`: of a hold, its lines by
-        partition, each with at least one; of a movement, {the partition of its SKU: ()}."""
+        """The future of the command's outcome; a caller who goes away does not stop it. `groups`: of a hold, its lines
+        by partition, each with at least one; of a movement, {the partition of its SKU: ()}."""
         task = asyncio.get_running_loop().create_task(self._run(command, groups or {}))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -198,7 +197,7 @@ class Carts:
             refusal = await self._hold_parts(made, carts.parts_of(made.id, cart))
             complete = refusal is None
             if refusal is not None:
-                await self._undo(made, refusal)
+                await self._undo(made, cart, refusal)
             # It may have ended meanwhile, by its deadline or by another who runs it: the parts are then for nobody.
             present = await self._present(made.id)
         if present is None or present.state == HoldState.COMMITTED or (present.state == HoldState.HELD and complete):
@@ -212,7 +211,7 @@ class Carts:
         known = carts.refusal_of(present)
         if known is None:
             # Its key was answered with a hold if all parts were made. Which of them were not is now settled for good.
-            refusal = (_FINAL[present.state].value, {})
+            refusal: Refusal = (_FINAL[present.state].value, {})
             parts = carts.parts_of(made.id, cart)
             outcomes = await _all(self._hold_part(made, part, refusal) for part in parts)
             if any(isinstance(outcome, Refused) for outcome in outcomes):
@@ -230,9 +229,7 @@ class Carts:
                 return outcome
         return None
 
-    async def _hold_part(
-        self, first: Hold, part: Part, refusal: tuple[str, dict[str, Any]] | None = None
-    ) -> Outcome[Hold]:
+    async def _hold_part(self, first: Hold, part: Part, refusal: Refusal | None = None) -> Outcome[Hold]:
         outcome: Outcome[Hold] = await self._engines[part.partition].submit(
             commands.HoldPart(
                 part.key, part.digest, part.key, part.lines, carts.part_text(first.id), first.buyer, None, True, refusal
@@ -252,11 +249,17 @@ class Carts:
                     # The first hold's own end was lost with its store: what followed it has not come back.
                     refusal = _refused(Reason.HOLD_RELEASED, outcome.value, False)
             if refusal is not None:
-                await self._undo(first, refusal)
+                await self._undo(first, cart, refusal)
 
-    async def _undo(self, first: Hold, refusal: Refused) -> None:
+    async def _undo(self, first: Hold, cart: Cart, refusal: Refused) -> None:
         """Releases the first hold, which from then on keeps the refusal, unless it has ended before."""
-        await self._submit(commands.Release(first.id, carts.refusal_text(refusal.reason, refusal.detail)))
+        reason, detail = refusal.reason, refusal.detail
+        if reason == Reason.SKU_ELSEWHERE:
+            # Moved since it was looked at, which it could while it had no unit: the truth of that moment, told for good.
+            gone = [line for _, line in cart.lines if line.sku == detail["sku"]]
+            lines = [{"sku": sku, "pool": pool, "requested": units, "sellable": 0} for sku, units, pool in gone]
+            reason, detail = Reason.INSUFFICIENT_STOCK, {"lines": lines}
+        await self._submit(commands.Release(first.id, carts.refusal_text(reason, detail)))
 
     async def _follow_now(self, first: Hold) -> None:
         """What is decided is decided: a part whose store is away is left to the worker."""
@@ -279,7 +282,7 @@ class Carts:
     def _engine_of(self, hold: str) -> Engine:
         """A text that can be no hold's id is asked for in the first partition, which knows no such hold either."""
         parsed = parse_hold_id(hold)
-        return self._engines[parsed[0] if parsed is not None and parsed[0] in self._engines else self._first]
+        return self._engines[parsed[0] if parsed is not None and parsed[0] in self._engines else min(self._engines)]
 
 
 def _meaning(command: commands.Hold) -> str:

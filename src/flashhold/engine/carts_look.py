@@ -46,9 +46,7 @@ async def look(
     return _shortage(command, known), command.ttl_ms or usual_ms
 
 
-async def _stocks(
-    engines: Mapping[str, Engine], groups: Mapping[str, Sequence[Line]]
-) -> dict[_Name, Stock | Refused]:
+async def _stocks(engines: Mapping[str, Engine], groups: Mapping[str, Sequence[Line]]) -> dict[_Name, Stock | Refused]:
     names = {partition: list({(line.sku, line.pool): None for line in lines}) for partition, lines in groups.items()}
     found = await asyncio.gather(
         *(engines[partition].submit_many([commands.ReadStock(*name) for name in some])
@@ -65,9 +63,7 @@ def _shortage(command: commands.Hold, stocks: Mapping[_Name, Stock]) -> Refusal 
     wanted: dict[_Name, int] = {}
     for line in command.lines:
         wanted[line.sku, line.pool] = wanted.get((line.sku, line.pool), 0) + line.quantity
-    short = [
-        (*name, units, stocks[name].sellable) for name, units in wanted.items() if stocks[name].sellable < units
-    ]
+    short = [(*name, units, stocks[name].sellable) for name, units in wanted.items() if stocks[name].sellable < units]
     return ("insufficient-stock", {"lines": short}) if short else None
 
 

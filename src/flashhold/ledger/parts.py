@@ -1,0 +1,79 @@
+"""What the ledger knows of the parts of carts over several partitions (domain/carts.py)."""
+
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import text
+
+from flashhold.domain.carts import parts_key_range
+from flashhold.domain.idempotency import parse_hold_id
+from flashhold.domain.model import Hold, HoldState
+from flashhold.ledger.connect import translated
+
+PAGE_PARTS = 500
+
+# The id is compared, not only the place: a hold that was lost with its store leaves its seq to another one. Of what was
+# ever written as a part only a page is read, by the index that has nothing else in it.
+_PARTS = text("""
+    SELECT e.idempotency_key AS key, h.state, f.state AS first_state,
+           f.state = 'held' AND f.expires_at_ms <= floor(extract(epoch FROM clock_timestamp()) * 1000) AS overdue,
+           floor(extract(epoch FROM clock_timestamp()) * 1000) - e.at_ms AS age_ms
+      FROM entries e
+      JOIN holds h ON h.partition = e.partition AND h.created_seq = e.seq
+      LEFT JOIN (holds f JOIN entries m ON m.partition = f.partition AND m.epoch = f.created_epoch
+                                       AND m.seq = f.created_seq)
+        ON f.partition = :partition AND f.created_seq = split_part(e.idempotency_key, ' ', 4)::bigint
+       AND m.hold = 'hld_' || substr(:partition, 2) || split_part(e.idempotency_key, ' ', 5)
+                    || to_hex(split_part(e.idempotency_key, ' ', 4)::bigint)
+     WHERE e.kind = 'hold' AND e.idempotency_key LIKE 'part of %'
+       AND e.idempotency_key ~>~ :after AND e.idempotency_key ~<~ :until
+     ORDER BY e.idempotency_key USING ~<~ LIMIT :most""")
+
+_FIRST = text("""
+    SELECT m.details->>'metadata' AS metadata, f.state, f.created_epoch, f.expires_at_ms, m.at_ms, x.reference, x.reason
+      FROM holds f
+      JOIN entries m ON m.partition = f.partition AND m.epoch = f.created_epoch AND m.seq = f.created_seq
+      JOIN entries x ON x.partition = f.partition AND x.epoch = f.epoch AND x.seq = f.seq
+     WHERE f.partition = :partition AND f.created_seq = :seq AND m.hold = :hold""")
+
+
+class PartRow(NamedTuple):
+    """A part as the ledger has it. `first_state`: of its cart's first hold, None where the ledger has none; `overdue`:
+    that one is held still, but past its deadline."""
+
+    key: str
+    state: str
+    first_state: str | None
+    overdue: bool | None
+    age_ms: int
+
+    @property
+    def is_left(self) -> bool:
+        """Whether it is held though its cart may have ended."""
+        return self.state == "held" and (self.first_state != "held" or bool(self.overdue))
+
+
+def parts_page(engine: sa.Engine, partition: str, after: str | None) -> list[PartRow]:
+    """The next parts, in the order of their keys, whose carts' first holds are in this partition. Raises
+    `LedgerUnavailable`."""
+    first, until = parts_key_range(partition)
+    values = {"partition": partition, "after": after or first, "until": until, "most": PAGE_PARTS}
+    with translated(), engine.connect() as connection:
+        return [PartRow(*row) for row in connection.execute(_PARTS, values)]
+
+
+def first_in_ledger(engine: sa.Engine, hold: str) -> Hold | None:
+    """A cart's first hold as the ledger knows it, without its lines, which its cart has anyway; None: it knows none.
+    Raises `LedgerUnavailable`."""
+    parsed = parse_hold_id(hold)
+    if parsed is None:
+        return None
+    partition, _, seq = parsed
+    with translated(), engine.connect() as connection:
+        row = connection.execute(_FIRST, {"partition": partition, "seq": seq, "hold": hold}).first()
+    if row is None:
+        return None
+    return Hold(
+        hold, HoldState[row.state.upper()], (), None, row.at_ms, row.expires_at_ms, None, row.reference, row.reason,
+        False, row.metadata, partition, row.created_epoch, seq,
+    )  # fmt: skip
