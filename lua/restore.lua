@@ -83,13 +83,14 @@ function fill.pools(rows)
     end
 end
 
--- {sku, ttl_ms, ttl_max_ms, max_per_buyer, opens_at_ms, closes_at_ms, class, partition_key, counted, {pool name, …}, durability}
+-- {sku, ttl_ms, ttl_max_ms, max_per_buyer, opens_at_ms, closes_at_ms, class, partition_key, counted, {pool name, …}, durability,
+-- elsewhere|'', moves|0}
 function fill.skus(rows)
     for _, row in ipairs(rows) do
         touch_sku({
             sku = row[1], ttl_ms = row[2], ttl_max_ms = row[3], max_per_buyer = row[4], opens_at_ms = row[5],
             closes_at_ms = row[6], class = row[7], partition_key = row[8], counted = row[9], pools = row[10],
-            durability = row[11]})
+            durability = row[11], elsewhere = row[12] ~= '' and row[12] or nil, moves = row[13] ~= 0 and row[13] or nil})
     end
 end
 

@@ -88,6 +88,7 @@ verbs.move = function(c)
         if kind ~= 'receipt' then return refuse('unknown-sku', {sku = sku}) end
         s = create_sku(sku)
     end
+    if s.elsewhere then return elsewhere_refusal(s) end
     local sold, lines
     if c[11] ~= '' and GIVES_BACK[kind] then
         sold = hold_of(c[13], c[14])

@@ -198,7 +198,7 @@ def _sku_row(sku: RevivedSku) -> tuple[Any, ...]:
     return (
         sku.sku, said("hold_ttl_ms", 0), said("hold_ttl_max_ms", 0), said("max_per_buyer", 0), said("opens_at_ms", 0),
         said("closes_at_ms", 0), said("class", ""), said("partition_key", ""), sku.counted, sku.pools,
-        said("durability", ""),
+        said("durability", ""), said("elsewhere", ""), said("moves", 0),
     )  # fmt: skip
 
 
