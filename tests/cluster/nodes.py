@@ -38,13 +38,19 @@ class Node:
     """One server of the cluster, with its process and a client."""
 
     def __init__(
-        self, directory: Path, port: int, binary: RedisBinary, settings: dict[str, str], starter: ThreadPoolExecutor
+        self,
+        directory: Path,
+        port: int,
+        binary: RedisBinary,
+        settings: dict[str, str],
+        log: Path,
+        starter: ThreadPoolExecutor,
     ) -> None:
         self.port = port
         self._starter = starter
         server = RedisServer(directory, binary=binary, port=port, settings=settings)
         server.prepare()
-        self.child = Child(server, log=directory.with_suffix(".log"))
+        self.child = Child(server, log=log)
         self.client: Any = redis.Redis(host="127.0.0.1", port=port, socket_timeout=5, retry=None, protocol=2)
 
     @property
@@ -99,12 +105,18 @@ class Node:
 class LocalCluster:
     """Three primaries with a replica each; node n + 3 begins as the replica of node n."""
 
-    def __init__(self, directory: Path, binary: RedisBinary, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, binary: RedisBinary, settings: dict[str, str] | None = None, logs: Path | None = None
+    ) -> None:
         ports = free_ports(2 * SHARDS)
         asked = {**_SETTINGS, **(settings or {})}
         # A child ends with the thread that has started it; this one lives as long as the cluster.
         self._starter = ThreadPoolExecutor(1, "cluster")
-        self.nodes = [Node(directory / f"node-{n}", port, binary, asked, self._starter) for n, port in enumerate(ports)]
+        logs = logs or directory
+        self.nodes = [
+            Node(directory / f"node-{n}", port, binary, asked, logs / f"node-{n}.log", self._starter)
+            for n, port in enumerate(ports)
+        ]
 
     @property
     def url(self) -> str:
