@@ -13,13 +13,13 @@ import signal
 import socket
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from prometheus_client import start_http_server
 
 from flashhold import telemetry
-from flashhold.domain.errors import FlashHoldError, Misconfigured
+from flashhold.domain.errors import FlashHoldError, Misconfigured, Recovering
 from flashhold.domain.places import partition_names
 from flashhold.engine.address import blocking_client
 from flashhold.engine.durability import Durability
@@ -28,6 +28,7 @@ from flashhold.engine.journal import Journal
 from flashhold.ledger.schema import upgrade
 from flashhold.ledger.writer import LedgerWriter
 from flashhold.services import count_buyers
+from flashhold.services.carts import CartFollower
 from flashhold.services.gauges import WorkerGauges
 from flashhold.services.recovery import Recovery
 from flashhold.services.rolling_audit import RollingAudit
@@ -64,7 +65,8 @@ async def _work(settings: Settings) -> None:
     names = partition_names(settings.partitions)
     # Looks at the stores block a thread each; those of a partition must not wait for another's that is away.
     loop.set_default_executor(ThreadPoolExecutor(THREADS_MIN + THREADS_A_PARTITION * len(names)))
-    tasks = [asyncio.create_task(_work_on(settings, name, gauges.of(name), stop)) for name in names]
+    sound = Sound(names)
+    tasks = [asyncio.create_task(_work_on(settings, name, gauges.of(name), sound, stop)) for name in names]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     stop.set()
     for ended in await asyncio.gather(*tasks, return_exceptions=True):
@@ -73,7 +75,29 @@ async def _work(settings: Settings) -> None:
     _log.info("worker-stopped")
 
 
-async def _work_on(settings: Settings, partition: str, gauges: WorkerGauges, stop: asyncio.Event) -> None:
+class Sound(Mapping[str, Engine]):
+    """The engines by partition; looking up one whose store has not what the ledger has raises `Recovering`."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self.engines: dict[str, Engine] = {}
+
+    def __getitem__(self, partition: str) -> Engine:
+        if partition not in self.engines:
+            raise Recovering(f"the store of partition {partition} has not been compared with the ledger")
+        return self.engines[partition]
+
+    def __contains__(self, partition: object) -> bool:
+        return partition in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+async def _work_on(settings: Settings, partition: str, gauges: WorkerGauges, sound: Sound, stop: asyncio.Event) -> None:
     """One partition's share of the work. What ends its write-behind ends the worker."""
     loop = asyncio.get_running_loop()
     write_behind = write_behind_of(settings, gauges, partition)
@@ -90,7 +114,7 @@ async def _work_on(settings: Settings, partition: str, gauges: WorkerGauges, sto
     writing.start()
     _log.info("worker-started", partition=partition)
     try:
-        await _sweep(settings, partition, gauges, stop, lambda: write_behind.leads)
+        await _sweep(settings, partition, gauges, sound, stop, lambda: write_behind.leads)
     finally:
         write_behind.stop()
         await asyncio.to_thread(writing.join)
@@ -122,7 +146,12 @@ async def _prepare(database_url: str, stop: asyncio.Event) -> bool:
 
 
 async def _sweep(
-    settings: Settings, partition: str, gauges: WorkerGauges, stop: asyncio.Event, leads: Callable[[], bool]
+    settings: Settings,
+    partition: str,
+    gauges: WorkerGauges,
+    sound: Sound,
+    stop: asyncio.Event,
+    leads: Callable[[], bool],
 ) -> None:
     """Sweep, count and audit for as long as the store has what the ledger has; where it has not, see to that first."""
     chosen = engine_options(settings, partition=partition)
@@ -147,9 +176,11 @@ async def _sweep(
                 _log.warning("store-not-reached", reason=str(error))
                 await wait(stop, random.uniform(0.2, 1.0))
                 continue
+            sound.engines[partition] = engine
             try:
-                await _while_sound(engine, recovery, settings, gauges, stop, leads)
+                await _while_sound(engine, recovery, settings, gauges, sound, stop, leads)
             finally:
+                sound.engines.pop(partition, None)
                 await engine.close()
     finally:
         recovery.close()
@@ -161,6 +192,7 @@ async def _while_sound(
     recovery: Recovery,
     settings: Settings,
     gauges: WorkerGauges,
+    sound: Sound,
     stop: asyncio.Event,
     leads: Callable[[], bool],
 ) -> None:
@@ -173,10 +205,13 @@ async def _while_sound(
             recovery.was_shown(*engine.seen)
             if stop.is_set() or not (await asyncio.to_thread(recovery.look)).sound:
                 break
+        sound.engines.pop(engine.partition, None)  # at once: other partitions' carts may be about to end here
         over.set()
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(watch())
         tasks.create_task(Sweeper(engine, gauges=gauges).run(over))
         tasks.create_task(count_buyers.run(engine, settings.database_url, over))
+        if len(sound) > 1:
+            tasks.create_task(CartFollower(sound, engine.partition, settings.database_url).run(over))
         tasks.create_task(RollingAudit(engine, settings.database_url, gauges=gauges, leads=leads).run(over))

@@ -5,15 +5,18 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import psycopg
 import redis
 
 from flashhold import Engine, Line
 from flashhold.domain import commands
+from flashhold.domain.idempotency import is_cart
 from flashhold.domain.model import Hold
 from flashhold.domain.outcomes import Applied, Outcome
 from flashhold.engine.carts import Carts
 from flashhold.engine.durability import Durability
 from flashhold.engine.journal import Journal
+from flashhold.engine.keys import partition_keys
 from flashhold.engine.options import EngineOptions
 from flashhold.ledger.writer import LedgerWriter
 from flashhold.services.audit import audit
@@ -68,6 +71,25 @@ class Mall:
             assert isinstance(outcome, Applied), outcome
             found[sku] = (outcome.value.available, outcome.value.held, outcome.value.committed)
         return found
+
+    async def firsts(self) -> list[Hold]:
+        """The first holds of all carts, as their stores have them now."""
+        assert self.database_url is not None, "they are found in the ledger"
+        self.write_down()
+        with psycopg.connect(self.database_url) as connection:
+            rows = connection.execute("SELECT partition, hold FROM entries WHERE kind = 'hold'").fetchall()
+        found = []
+        for partition, hold in rows:
+            if is_cart(hold):
+                outcome = await self.engines[partition].read_hold(hold)
+                assert isinstance(outcome, Applied), outcome
+                found.append(outcome.value)
+        return found
+
+    async def pass_time(self, ms: int) -> None:
+        """So much later, in every partition."""
+        for name, engine in self.engines.items():
+            self.client.hset(partition_keys(name).meta, "clock", (await engine.place()).clock_ms + ms)
 
     def write_down(self) -> None:
         """All journals into the ledger."""

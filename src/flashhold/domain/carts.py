@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from flashhold.domain.entries import Entry
 from flashhold.domain.idempotency import CART, PART, hold_id, marked_digest, parse_hold_id
 from flashhold.domain.model import Hold, HoldLine, HoldState, Line
 from flashhold.domain.reasons import Reason
@@ -71,12 +72,8 @@ def divided(lines: Sequence[Line], groups: Mapping[str, Sequence[Line]], metadat
 
 def cart_of(hold: Hold) -> Cart | None:
     """What the first hold of a cart keeps; None for any other hold."""
-    _, mark, rest = (hold.metadata or "").partition(_MARK)
-    rows, again, metadata = rest.partition(_MARK)
-    if not mark or not again:
-        return None
-    lines = tuple((partition, Line(sku, quantity, pool)) for partition, sku, quantity, pool in json.loads(rows))
-    return Cart(lines, metadata or None)
+    metadata = hold.metadata or ""
+    return _cart(metadata) if metadata.startswith(_MARK) and metadata.count(_MARK) > 1 else None
 
 
 def first_digest(key: str) -> str:
@@ -101,9 +98,15 @@ def parts_of(first: str, cart: Cart) -> list[Part]:
     ]  # fmt: skip
 
 
-def parts_key_range(partition: str, after_seq: int = -1) -> tuple[str, str]:
-    """What the keys of parts lie between, both excluded, whose first hold is in this partition and was made later."""
-    return f"part of {partition} {after_seq + 1:016d}", f"part of {partition} :"
+def parts_key_range(partition: str) -> tuple[str, str]:
+    """What the keys of all parts lie between whose cart's first hold is in this partition, in the order of those."""
+    return f"part of {partition} ", f"part of {partition} :"
+
+
+def part_keys(first: str) -> tuple[str, str]:
+    """What the keys of the parts of one cart lie between."""
+    partition, seq, digest = _parsed(first)
+    return f"part of {partition} {seq:016d} {digest} in ", f"part of {partition} {seq:016d} {digest} in ~"
 
 
 def first_of_key(key: str) -> str:
@@ -193,6 +196,38 @@ def shown(hold: Hold) -> Hold:
         reference=commit_of(hold.reference)[0],
         reason=refusal[0].value if refusal else hold.reason,
     )
+
+
+def told(entry: Entry) -> Entry:
+    """An entry as a client reads it: what a cart's holds keep for each other as members of its details, and in the
+    texts only what came from the client. Any other entry is as it is."""
+    details = entry.details or {}
+    metadata, reason, reference = details.get("metadata"), entry.reason, entry.reference
+    if not any(isinstance(text, str) and text.startswith(_MARK) for text in (metadata, reason, reference)):
+        return entry
+    details = dict(details)
+    if isinstance(metadata, str) and metadata.startswith(_MARK):
+        first, more, _ = metadata.removeprefix(_MARK).partition(_MARK)
+        if more:
+            cart = _cart(metadata)
+            details["metadata"] = cart.metadata
+            details["cart"] = [{"partition": partition, **line._asdict()} for partition, line in cart.lines]
+        else:
+            details["metadata"] = None
+            details["part_of"] = first
+        details = {name: value for name, value in details.items() if value is not None}
+    if reason and reason.startswith(_MARK):
+        code, refused = json.loads(reason.removeprefix(_MARK))
+        reason, details["refused"] = code, refused
+    if reference and reference.startswith(_MARK):
+        reference, details["takes"] = commit_of(reference)
+    return entry._replace(details=details or None, reason=reason, reference=reference)
+
+
+def _cart(metadata: str) -> Cart:
+    _, rows, text = metadata.split(_MARK, 2)
+    lines = tuple((partition, Line(sku, quantity, pool)) for partition, sku, quantity, pool in json.loads(rows))
+    return Cart(lines, text or None)
 
 
 def _parsed(hold: str) -> tuple[str, int, str]:

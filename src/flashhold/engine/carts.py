@@ -255,7 +255,7 @@ class Carts:
         """Releases the first hold, which from then on keeps the refusal, unless it has ended before."""
         reason, detail = refusal.reason, refusal.detail
         if reason == Reason.SKU_ELSEWHERE:
-            # Moved since it was looked at, which it could while it had no unit: the truth of that moment, told for good.
+            # It has moved since it was looked at, as only a SKU without units can: so it was short, for good.
             gone = [line for _, line in cart.lines if line.sku == detail["sku"]]
             lines = [{"sku": sku, "pool": pool, "requested": units, "sellable": 0} for sku, units, pool in gone]
             reason, detail = Reason.INSUFFICIENT_STOCK, {"lines": lines}

@@ -1,14 +1,15 @@
 """What the ledger knows of the parts of carts over several partitions (domain/carts.py)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import text
 
-from flashhold.domain.carts import parts_key_range
+from flashhold.domain.carts import part_id, part_keys, parts_key_range
 from flashhold.domain.idempotency import parse_hold_id
 from flashhold.domain.model import Hold, HoldState
 from flashhold.ledger.connect import translated
+from flashhold.ledger.tables import ENTRIES
 
 PAGE_PARTS = 500
 
@@ -37,6 +38,17 @@ _FIRST = text("""
      WHERE f.partition = :partition AND f.created_seq = :seq AND m.hold = :hold""")
 
 
+def part_ids(cart: str) -> sa.Select[Any]:
+    """The ids of the parts of a cart."""
+    key, until = part_keys(cart)
+    return sa.select(ENTRIES.c.hold).where(
+        ENTRIES.c.kind == sa.literal_column("'hold'"),
+        ENTRIES.c.idempotency_key.like(sa.literal_column("'part of %'")),
+        ENTRIES.c.idempotency_key.op("~>~", is_comparison=True)(key),
+        ENTRIES.c.idempotency_key.op("~<~", is_comparison=True)(until),
+    )
+
+
 class PartRow(NamedTuple):
     """A part as the ledger has it. `first_state`: of its cart's first hold, None where the ledger has none; `overdue`:
     that one is held still, but past its deadline."""
@@ -46,6 +58,10 @@ class PartRow(NamedTuple):
     first_state: str | None
     overdue: bool | None
     age_ms: int
+
+    @property
+    def id(self) -> str:
+        return part_id(self.key)
 
     @property
     def is_left(self) -> bool:

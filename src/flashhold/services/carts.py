@@ -18,7 +18,7 @@ from flashhold.domain.outcomes import Applied
 from flashhold.engine.carts import Carts
 from flashhold.engine.engine import Engine
 from flashhold.ledger.connect import connect_sync
-from flashhold.ledger.parts import PAGE_PARTS, first_in_ledger, parts_page
+from flashhold.ledger.parts import PAGE_PARTS, PartRow, first_in_ledger, parts_page
 from flashhold.services.sweep import wait
 
 PAUSE_MS = 1_000
@@ -71,7 +71,7 @@ class CartFollower:
         `Engine` raise, and `LedgerUnavailable`; other carts are seen to first."""
         if time.monotonic() >= self._all_again_at:
             self._settled, self._all_again_at = None, time.monotonic() + ALL_AGAIN_S
-        left: dict[str, list[str]] = {}
+        left: dict[str, list[PartRow]] = {}
         after, settled = self._settled, True
         while True:
             page = await asyncio.to_thread(parts_page, self._ledger, self._partition, after)
@@ -81,7 +81,7 @@ class CartFollower:
                 if settled:
                     self._settled = row.key
                 if row.is_left and len(left) < CARTS_MAX:
-                    left.setdefault(carts.first_of_key(row.key), []).append(row.key)
+                    left.setdefault(carts.first_of_key(row.key), []).append(row)
             if len(page) < PAGE_PARTS:
                 break
         now = time.monotonic()
@@ -91,31 +91,35 @@ class CartFollower:
     def _is_due(self, first: str, now: float) -> bool:
         return now - self._first_seen[first] >= self._grace_s
 
-    async def _follow(self, left: Mapping[str, list[str]]) -> int:
+    async def _follow(self, left: Mapping[str, list[PartRow]]) -> int:
         followed, accident = 0, None
-        for first, keys in left.items():
+        for first, parts in left.items():
             try:
-                followed += await self._end(first, keys)
+                followed += await self._end(first, parts)
             except FlashHoldError as error:
                 accident = error
         if accident is not None:
             raise accident
         return followed
 
-    async def _end(self, first: str, keys: list[str]) -> bool:
-        """Ends the parts of a cart, if it has ended; `keys`: of those that the ledger has as held."""
+    async def _end(self, first: str, parts: list[PartRow]) -> bool:
+        """Ends the parts of a cart, if it has ended; `parts`: those that the ledger has as held."""
         outcome = await self._engines[self._partition].read_hold(first)
         hold = outcome.value if isinstance(outcome, Applied) else None
         if hold is None:
             hold = await asyncio.to_thread(first_in_ledger, self._ledger, first)
         if hold is None:
             # Lost with its store before anybody was told of it, or told no more than its level had promised.
-            for key in keys:
-                await self._engines[carts.partition_of_key(key)].release(carts.part_id(key), reason="cart-lost")
-            _log.warning("cart-lost", hold=first, parts=len(keys))
+            for part in parts:
+                await self._engines[carts.partition_of_key(part.key)].release(part.id, reason="cart-lost")
+            _log.warning("cart-lost", hold=first, parts=len(parts))
             return True
         if hold.state == HoldState.HELD:
             return False
-        for part, refusal in await self._carts.follow(hold):
-            _log.error("part-not-sold", hold=first, part=part.id, reason=refusal.reason.value)
+        if hold.state != HoldState.EXPIRED and parts[0].first_state != hold.state.label:
+            # The worker sees what nobody has been told yet, and its store may lose that: the ledger may not. (An expiry
+            # that is lost comes again.)
+            return False
+        for sold, refusal in await self._carts.follow(hold):
+            _log.error("part-not-sold", hold=first, part=sold.id, reason=refusal.reason.value)
         return True
