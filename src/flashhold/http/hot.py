@@ -94,6 +94,12 @@ class HotProtocol(LimitedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
         super().connection_made(transport)
         self._turnstile.watch(lambda: bool(self.connections))
+        if self._turnstile.leaving:
+            self.shutdown()
+
+    def shutdown(self) -> None:
+        self._turnstile.leaving = True
+        super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         if self._turnstile.crowded and self._is_whole_hold(data) and self._turnstile.full():
@@ -123,6 +129,7 @@ class HotProtocol(LimitedProtocol):
             self._stop_deadline()
         request = HotRequest(HOLD, None, "")
         request.began = time.perf_counter()
+        request.keep_alive = not self.leaving
         self.cycle = cast(Any, request)
         self.cycle_is_current = True
         self._turn_away(request)

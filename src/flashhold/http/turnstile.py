@@ -36,6 +36,8 @@ class Turnstile:
         self, loop: asyncio.AbstractEventLoop, *, waiting: Callable[[], int], answered: Callable[[], int], room: int
     ) -> None:
         self.crowded = False
+        self.leaving = False
+        """Whether the server ends: a connection that was accepted in the last moment must know."""
         self._loop = loop
         self._waiting = waiting
         self._answered = answered
