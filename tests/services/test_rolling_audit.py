@@ -18,7 +18,7 @@ from flashhold.services.rolling_audit import RollingAudit, RollingOptions
 from tests.ledger.tables import rows
 from tests.services.shop import Shop, open_shop
 
-FAST = RollingOptions(counters_every_ms=100, rest_max_ms=5)
+FAST = RollingOptions(counters_every_ms=100, rest_max_ms=5, round_min_ms=0)
 
 
 @asynccontextmanager
@@ -157,7 +157,9 @@ async def test_a_busy_shop_stays_open(one_redis_url: str, database_url: str) -> 
     options = {"retention_ms": 300, "refused_retention_ms": 100}
     async with open_shop(one_redis_url, database_url, **options) as shop:
         await shop.trade()
-        async with audited(shop, RollingOptions(counters_every_ms=200, rest_max_ms=1, page_holds=20)) as rolling:
+        async with audited(
+            shop, RollingOptions(counters_every_ms=200, rest_max_ms=1, page_holds=20, round_min_ms=0)
+        ) as rolling:
             began = time.monotonic()
             rounds = number = 0
             while time.monotonic() < began + 5 or (rounds < 2 and time.monotonic() < began + 40):

@@ -263,7 +263,7 @@ class Revival:
     def _first_since(self, since_ms: int) -> tuple[int, int]:
         """Epoch and seq of the first entry that is later than `since_ms`: time never falls along the ledger, so it is
         looked for by halves. No entry: one beyond the last."""
-        low, high = 1, self.cursor.seq + 1
+        low, high = 1 if since_ms < self.at_ms else self.cursor.seq + 1, self.cursor.seq + 1
         while low < high:
             middle = (low + high) // 2
             if self._at(middle)[1] > since_ms:
