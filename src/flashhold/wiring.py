@@ -17,7 +17,7 @@ from flashhold.engine.journal import Place
 from flashhold.engine.options import Admit, EngineOptions
 from flashhold.engine.partitions import Partitions
 from flashhold.engine.revive import stored_options
-from flashhold.ledger.beginnings import mark_installed
+from flashhold.ledger.beginnings import installed_partitions, mark_installed
 from flashhold.ledger.reader import Reader
 from flashhold.ledger.schema import upgrade
 from flashhold.services.ledger_gate import LedgerWatch
@@ -62,10 +62,13 @@ def engine_options(
 
 def stored_engine_options(settings: Settings, partition: str | None = None) -> list[EngineOptions]:
     """The options of every partition that there is, or of the one that is named, with what the store says of what all
-    processes share: a command need not be told it. Raises StoreUnavailable, Misconfigured."""
+    processes share: a command need not be told it. Raises StoreUnavailable, LedgerUnavailable, Misconfigured."""
     asked = engine_options(settings, partition=partition)
     with blocking_client(settings.redis_url, asked.partition) as client:
         stored = stored_options(client, asked)
+    if stored.partitions == 1:
+        # So says a store of one partition, but also one that has lost its state: the ledger tells them apart.
+        stored = dataclasses.replace(stored, partitions=max(1, installed_partitions(settings.database_url)))
     names = partition_names(stored.partitions)
     if partition is not None and partition not in names:
         raise Misconfigured(f"there is no partition {partition}; there are {names[0]} to {names[-1]}")

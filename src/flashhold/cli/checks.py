@@ -2,13 +2,14 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flashhold.cli.reporting import FINDINGS, print_json
+from flashhold.cli.reporting import FINDINGS, print_json, status_of
 from flashhold.cli.stores import DEFAULT_DATA_DIR, DataDir, Json, Partition, database_url, redis_url, use_stores
+from flashhold.domain.errors import FlashHoldError
 
 if TYPE_CHECKING:
     from flashhold.services.audit import Report
@@ -42,13 +43,25 @@ def audit(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False, partition: P
     Records are read page by page; what differs is looked at again before it counts.
     """
     use_stores(data_dir)
-    reports = asyncio.run(_audited(partition))
+    found = asyncio.run(_audited(partition))
+    reports = [one for one in found.values() if not isinstance(one, FlashHoldError)]
+    if len(found) == 1 and not reports:
+        raise next(iter(found.values()))  # type: ignore[misc]  # it is no report, so it is an error
     if json:
-        print_json(reports[0].as_json() if len(reports) == 1 else _together(reports))
+        print_json(reports[0].as_json() if len(found) == 1 else _together(found))
     else:
-        for report in reports:
-            _tell(report)
-    raise typer.Exit(0 if all(report.clean for report in reports) else FINDINGS)
+        for name, one in found.items():
+            if isinstance(one, FlashHoldError):
+                typer.echo(f"Partition {name} could not be audited: {one}")
+            else:
+                _tell(one)
+    raise typer.Exit(max(_status(one) for one in found.values()))
+
+
+def _status(one: "Report | FlashHoldError") -> int:
+    if isinstance(one, FlashHoldError):
+        return status_of(one)
+    return 0 if one.clean else FINDINGS
 
 
 def _tell(report: "Report") -> None:
@@ -63,27 +76,32 @@ def _tell(report: "Report") -> None:
     )
 
 
-def _together(reports: "Sequence[Report]") -> dict[str, Any]:
+def _together(found: "Mapping[str, Report | FlashHoldError]") -> dict[str, Any]:
     """One object for all partitions: what adds up, and each partition's own report."""
-    each = [report.as_json() for report in reports]
-    sums = {
-        name: sum(one[name] for one in each) for name in ("entries", "batches", "pools", "holds", "difference_count")
-    }
+    each = [
+        {"partition": name, "clean": False, "error": str(one)} if isinstance(one, FlashHoldError) else one.as_json()
+        for name, one in found.items()
+    ]
+    names = ("entries", "batches", "pools", "holds", "difference_count")
+    sums = {name: sum(one.get(name, 0) for one in each) for name in names}
     return {"clean": all(one["clean"] for one in each), **sums, "partitions": each}
 
 
-async def _audited(partition: str | None) -> "list[Report]":
+async def _audited(partition: str | None) -> "dict[str, Report | FlashHoldError]":
+    """By partition its report, or why there is none."""
     from flashhold.engine.durability import Durability
     from flashhold.engine.engine import Engine
     from flashhold.services.audit import audit as audit_partition
     from flashhold.wiring import read_settings, stored_engine_options
 
     settings = read_settings()
-    reports = []
-    for options in stored_engine_options(settings, partition):
+    found: dict[str, Report | FlashHoldError] = {}
+    for stored in stored_engine_options(settings, partition):
         # An audit writes nothing, so it needs no durability, and must also be possible on a store that lacks it.
-        async with await Engine.connect(
-            settings.redis_url, options=dataclasses.replace(options, durability=Durability.MEMORY)
-        ) as engine:
-            reports.append(await audit_partition(engine, settings.database_url))
-    return reports
+        options = dataclasses.replace(stored, durability=Durability.MEMORY)
+        try:
+            async with await Engine.connect(settings.redis_url, options=options) as engine:
+                found[stored.partition] = await audit_partition(engine, settings.database_url)
+        except FlashHoldError as error:
+            found[stored.partition] = error
+    return found

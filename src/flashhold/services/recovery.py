@@ -125,8 +125,11 @@ class ByHand(NamedTuple):
     restored: Restored | None
 
 
-def restore_by_hand(redis_url: str, database_url: str, options: EngineOptions, *, leave: bool) -> ByHand:
-    """Compare both stores and, with `leave`, rebuild Redis from the ledger whatever was found.
+def restore_by_hand(
+    redis_url: str, database_url: str, options: EngineOptions, *, leave: bool, also_whole: bool = True
+) -> ByHand:
+    """Compare both stores and, with `leave`, rebuild Redis from the ledger whatever was found; without `also_whole`
+    only where something is wrong.
 
     Raises `StoreUnavailable`, `LedgerUnavailable`, `LedgerConflict`.
     """
@@ -135,7 +138,7 @@ def restore_by_hand(redis_url: str, database_url: str, options: EngineOptions, *
     journal = Journal(client, options.partition)
     try:
         finding = examine(journal, ledger, options.partition)
-        if not leave:
+        if not leave or (finding.why == Why.WHOLE and not also_whole):
             return ByHand(finding, None)
         holder = f"restore/{socket.gethostname()}/{os.getpid()}"
         writing = WriteBehind(journal, LedgerWriter(database_url, options.partition, holder=holder))
