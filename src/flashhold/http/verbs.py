@@ -61,7 +61,7 @@ _POLICY = Body(schemas.PolicyBody, always_exactly=True)
 
 HOLD = Verb(
     "hold", "POST", "/v1/holds", MAY_HOLD, Body(schemas.HoldBody), schemas.hold_command, _created_hold,
-    key_required=True, statuses=(201,), refusals=_SHORT,
+    key_required=True, statuses=(201,), refusals=(*_SHORT, "hold-expired", "hold-released"),
 )  # fmt: skip
 COMMIT = Verb(
     "commit", "POST", "/v1/holds/{hold}/commit", MAY_HOLD, Body(schemas.CommitBody), schemas.commit_command,
