@@ -208,8 +208,9 @@ class Stores:
         self.decider: Callable[[], Engine | Partitions] = first.decider
         """decider() → what takes commands now. Raises `Recovering`, `StoreUnavailable` or `Misconfigured` where it may
         not decide; of several partitions each says so for itself, when a command for it comes."""
+        self._partitions: Partitions | None = None
         if more:
-            partitions = Partitions(Deciders(self.gates))
+            self._partitions = partitions = Partitions(Deciders(self.gates))
             self.decider = lambda: partitions
         self._tasks: list[asyncio.Task[None]] = []
         self._preparing = asyncio.Lock()
@@ -238,6 +239,8 @@ class Stores:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        if self._partitions is not None:
+            await self._partitions.drain()
         await asyncio.gather(*[gate.engine.close() for gate in self.gates if gate.engine is not None])
         await self.reader.close()
 

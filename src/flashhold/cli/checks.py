@@ -78,7 +78,7 @@ def _tell(report: "Report") -> None:
 
 def _together(found: "Mapping[str, Report | FlashHoldError]") -> dict[str, Any]:
     """One object for all partitions: what adds up, and each partition's own report."""
-    each = [
+    each: list[dict[str, Any]] = [
         {"partition": name, "clean": False, "error": str(one)} if isinstance(one, FlashHoldError) else one.as_json()
         for name, one in found.items()
     ]

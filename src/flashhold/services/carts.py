@@ -17,7 +17,7 @@ from flashhold.domain.model import HoldState
 from flashhold.domain.outcomes import Applied
 from flashhold.engine.carts import Carts
 from flashhold.engine.engine import Engine
-from flashhold.ledger.connect import connect_sync
+from flashhold.ledger.connect import shared_sync
 from flashhold.ledger.parts import PAGE_PARTS, PartRow, first_in_ledger, parts_page
 from flashhold.services.sweep import wait
 
@@ -44,7 +44,7 @@ class CartFollower:
     ) -> None:
         self._engines = engines
         self._partition = partition
-        self._ledger = connect_sync(database_url, name="carts")
+        self._ledger = shared_sync(database_url)
         self._carts = Carts(engines)
         self._grace_s = grace_ms / 1000
         self._first_seen: dict[str, float] = {}

@@ -14,7 +14,7 @@ from flashhold.engine.journal import Journal
 from flashhold.engine.options import EngineOptions
 from flashhold.engine.revive import stored_options
 from flashhold.ledger.beginnings import was_installed
-from flashhold.ledger.connect import connect_sync
+from flashhold.ledger.connect import connect_sync, shared_sync
 from flashhold.ledger.writer import LedgerWriter
 from flashhold.services.gauges import WorkerGauges
 from flashhold.services.restore import AUTOMATIC, Finding, Restore, Restored, Why, examine
@@ -51,7 +51,7 @@ class Recovery:
         self._options = options
         self._shown = (0, 0)
         self._journal = Journal(client, options.partition)
-        self._ledger = connect_sync(database_url, name="recovery")
+        self._ledger = shared_sync(database_url)
         self._said = ""
 
     def look(self) -> Look:

@@ -16,7 +16,7 @@ from flashhold import telemetry
 from flashhold.domain.errors import FlashHoldError
 from flashhold.engine.engine import Engine
 from flashhold.engine.survey import QUEUE_MAX
-from flashhold.ledger.connect import connect_sync
+from flashhold.ledger.connect import shared_sync
 from flashhold.ledger.revival import place_of
 from flashhold.ledger.standing import standing_at
 from flashhold.ledger.writer import LedgerWriter
@@ -75,7 +75,7 @@ class RollingAudit:
         self.gauges.audit_age_seconds.set_function(self.age_s)
         self._engine = engine
         self._leads = leads
-        self._ledger = connect_sync(database_url, name="rolling-audit")
+        self._ledger = shared_sync(database_url)
         self._writer = LedgerWriter(database_url, engine.partition, holder="rolling-audit")
         self._check = RecordsCheck(engine, self._ledger, retention_ms=0, rest=self._rest)
         self._complete_at = self._began_at = time.monotonic()
