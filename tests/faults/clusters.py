@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,10 @@ WORDS = ("MOVED", "ASK ", "TRYAGAIN", "CLUSTERDOWN", "CROSSSLOT", "NOSCRIPT", "R
 class ClusterStack(OwnStack):
     """API, worker and Postgres as in an `OwnStack`; its Redis are six nodes, which only a scenario starts again."""
 
-    def __init__(self, data_dir: Path, *, binary: RedisBinary, partitions: int = 6) -> None:
-        shared = {"FLASHHOLD_PARTITIONS": str(partitions), "FLASHHOLD_DURABILITY": "replica"}
+    def __init__(
+        self, data_dir: Path, *, binary: RedisBinary, partitions: int = 6, durability: str = "replica"
+    ) -> None:
+        shared = {"FLASHHOLD_PARTITIONS": str(partitions), "FLASHHOLD_DURABILITY": durability}
         super().__init__(data_dir, environ={"FLASHHOLD_PROCESSES": "2", **shared})
         self.partitions = partition_names(partitions)
         self.shared = shared
@@ -65,12 +68,12 @@ class ClusterStack(OwnStack):
         self._start_server(self.postgres)
 
 
-def on(kind: str) -> Callable[[Path], ClusterStack]:
+def on(kind: str, durability: str = "replica") -> Callable[[Path], ClusterStack]:
     """Makes such a deployment of servers whose kind begins so, or of what there is."""
 
     def made(data_dir: Path) -> ClusterStack:
         found = [binary for name, binary in REDIS_BINARIES.items() if name.startswith(kind)]
-        return ClusterStack(data_dir, binary=(found or list(REDIS_BINARIES.values()))[0])
+        return ClusterStack(data_dir, binary=(found or list(REDIS_BINARIES.values()))[0], durability=durability)
 
     return made
 
@@ -141,10 +144,10 @@ def _some_primary(trial: Trial) -> tuple[Node, set[str]]:
     return victim, {name for name in stack.partitions if stack.cluster.primary_of(name) is victim}
 
 
-async def primaries_die(trial: Trial) -> None:
+async def primaries_die(trial: Trial, times: int | None = None) -> None:
     """kill -9 of a primary; its replica is promoted by the others, and it comes back as the replica of that."""
     cluster = stack_of(trial).cluster
-    for _ in range(trial.times):
+    for _ in range(times or trial.times):
         victim, struck = await asyncio.to_thread(_some_primary, trial)
 
         async def dies(victim: Node = victim) -> float:
@@ -206,10 +209,10 @@ def _take_over(replica: Node) -> None:
         time.sleep(0.02)
 
 
-async def slots_move(trial: Trial) -> None:
+async def slots_move(trial: Trial, times: int | None = None) -> None:
     """Busy partitions' slots go from primary to primary with their keys, some standing half-way: an error to nobody."""
     stack = stack_of(trial)
-    for _ in range(trial.times):
+    for _ in range(times or trial.times):
         partition = trial.rng.choice(sorted(sold_from(stack)))
         half_way_s = trial.rng.choice([0.0, 0.0, trial.rng.uniform(0.05, 0.5)])
 
@@ -255,5 +258,14 @@ SCENARIOS = (
         seconds=120,
     ),
     Scenario("cluster-move", "busy slots move", slots_move, SETTING, times=100, target=300, seconds=120),
+    Scenario(
+        "cluster-kill-redis",
+        "kill -9 of a primary (Redis 7.0)",
+        primaries_die,
+        replace(SETTING, stack=on("redis")),
+        times=5,
+        target=10,
+        seconds=80,
+    ),
     Scenario("cluster-restart", "all six nodes restarted", all_are_restarted, SETTING, times=3, target=3, seconds=90),
 )

@@ -88,12 +88,25 @@ def _address(text: str, port: int) -> Address:
 
 
 def blocking_client(
-    url: str, partition: str, *, timeout_s: float = 5.0, decode_responses: bool = False
+    url: str,
+    partition: str,
+    *,
+    timeout_s: float = 5.0,
+    decode_responses: bool = False,
+    node: Address | None = None,
 ) -> "redis.Redis":
     """A client of redis-py for what is not hot, without its retries. With Sentinel it follows the primary, on a cluster
-    the primary that serves the partition; it can be asked about that partition's keys only."""
+    the primary that serves the partition; it can be asked about that partition's keys only. `node`: of a cluster that
+    very node, whatever it serves."""
     told: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": min(timeout_s, 2.0), "retry": None}
-    if cluster := cluster_of(url, partition):
+    cluster = cluster_of(url, partition)
+    if cluster is not None and node is not None:
+        login = cluster.login
+        return redis.Redis(
+            host=node.host, port=node.port, username=login.username, password=login.password,
+            decode_responses=decode_responses, **told,
+        )  # fmt: skip
+    if cluster is not None:
         pool = redis.ConnectionPool(
             connection_class=SlotConnection, cluster=cluster, decode_responses=decode_responses, **told
         )

@@ -92,6 +92,11 @@ class Cluster:
         """Nobody who answers knows a primary."""
         return StoreUnavailable(f"no node of the cluster that answers knows a primary for partition {self.partition}")
 
+    def all_now(self) -> tuple[Address, ...]:
+        """All nodes that serve slots or follow one that does. Blocking. Raises redis.ConnectionError."""
+        self.primary_now()
+        return self._told
+
     def primary_now(self) -> Address:
         """Asks the nodes one after the other. Blocking. Raises redis.ConnectionError where nobody knows."""
         for address in self.nodes():
