@@ -1,5 +1,6 @@
 """A mall: several partitions on one store, each with its own engine and ledger, and carts over them."""
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +21,7 @@ from flashhold.engine.keys import partition_keys
 from flashhold.engine.options import EngineOptions
 from flashhold.ledger.writer import LedgerWriter
 from flashhold.services.audit import audit
+from flashhold.services.recovery import restore_by_hand
 from flashhold.services.write_behind import WriteBehind
 
 PARTITIONS = ("p00", "p01", "p02")
@@ -30,15 +32,15 @@ SKUS = {"apple": "p00", "pear": "p01", "plum": "p02", "fig": "p01"}
 class Mall:
     """`fresh()` gives carts as another process has them: nothing is kept in between."""
 
-    def __init__(self, engines: Mapping[str, Engine], client: "redis.Redis", database_url: str | None) -> None:
+    def __init__(
+        self, engines: Mapping[str, Engine], url: str, client: "redis.Redis", database_url: str | None
+    ) -> None:
+        self.url = url
         self.engines = dict(engines)
         self.client = client
         self.database_url = database_url
         self.carts = Carts(self.engines)
-        self.writing = [
-            WriteBehind(Journal(client, name), LedgerWriter(database_url, name, holder="mall"))
-            for name in (PARTITIONS if database_url else ())
-        ]
+        self.writing = [self._writing(name) for name in (PARTITIONS if database_url else ())]
 
     async def stock(self, units: int, **policy: Any) -> None:
         """So many units of every SKU, and one policy for all."""
@@ -91,6 +93,19 @@ class Mall:
         for name, engine in self.engines.items():
             self.client.hset(partition_keys(name).meta, "clock", (await engine.place()).clock_ms + ms)
 
+    async def rebuild(self, partition: str) -> None:
+        """The partition's store from the ledger, as by hand."""
+        assert self.database_url is not None, "it is rebuilt from the ledger"
+        at = PARTITIONS.index(partition)
+        self.writing[at].close()
+        options = EngineOptions(partition=partition, durability=Durability.MEMORY)
+        await asyncio.to_thread(restore_by_hand, self.url, self.database_url, options, leave=True)
+        self.writing[at] = self._writing(partition)
+
+    def _writing(self, partition: str) -> WriteBehind:
+        assert self.database_url is not None, "there is a ledger to write"
+        return WriteBehind(Journal(self.client, partition), LedgerWriter(self.database_url, partition, holder="mall"))
+
     def write_down(self) -> None:
         """All journals into the ledger."""
         for one in self.writing:
@@ -123,7 +138,7 @@ async def open_mall(redis_url: str, database_url: str | None = None, **options: 
             mine = dataclasses.replace(chosen, partition=name)
             engines[name] = await stack.enter_async_context(await Engine.connect(redis_url, options=mine))
             await engines[name].install()
-        mall = Mall(engines, client, database_url)
+        mall = Mall(engines, redis_url, client, database_url)
         try:
             yield mall
         finally:

@@ -1,15 +1,20 @@
 """A cart over several partitions is held, sold and given back as one, whatever it meets."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from flashhold import Line
+from flashhold import Engine, Line
+from flashhold.domain import commands
+from flashhold.domain.commands import Command
 from flashhold.domain.idempotency import is_cart, is_part
 from flashhold.domain.model import HoldLine, HoldState
 from flashhold.domain.outcomes import Applied, Refused
 from flashhold.domain.reasons import Reason
+from flashhold.engine.carts import Carts
 from tests.carts.malls import Mall, open_mall
 
 CART = (Line("plum", 2), Line("apple", 1), Line("pear", 3), Line("fig", 1), Line("plum", 1, "eu"))
@@ -111,3 +116,103 @@ async def test_a_short_cart_takes_nothing(mall: Mall, short: str) -> None:
     for partition, sku in (("p00", "apple"), ("p01", "pear"), ("p02", "plum"), ("p01", "fig")):
         await mall.engines[partition].move("receipt", sku, 50, key=f"more-{sku}")
     assert await mall.hold("key", *wanted) == refused._replace(replayed=True)
+
+
+class _Late:
+    """An engine that does something just before the next hold of a cart."""
+
+    def __init__(self, engine: Engine, act: Callable[[], Awaitable[Any]]) -> None:
+        self._engine = engine
+        self._act: Callable[[], Awaitable[Any]] | None = act
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def submit(self, command: Command) -> Any:
+        return asyncio.ensure_future(self._submit(command))
+
+    async def _submit(self, command: Command) -> Any:
+        if isinstance(command, commands.HoldPart) and self._act is not None:
+            act, self._act = self._act, None
+            await act()
+        return await self._engine.submit(command)
+
+
+def late(mall: Mall, partition: str, act: Callable[[], Awaitable[Any]]) -> Carts:
+    """Carts for which something happens between the look at the SKUs and the hold in this partition."""
+    engines: dict[str, Any] = {**mall.engines, partition: _Late(mall.engines[partition], act)}
+    return Carts(engines)
+
+
+async def test_what_is_gone_since_the_look_is_refused(mall: Mall) -> None:
+    """The first hold is released with the refusal, which its key keeps; the parts that were made are given back."""
+
+    async def sell_out() -> None:
+        await mall.engines["p02"].move("adjustment", "plum", -9, key="gone", reason="count")
+
+    refused = await mall.hold("key", *CART, carts=late(mall, "p02", sell_out))
+    assert isinstance(refused, Refused)
+    assert refused.reason == Reason.INSUFFICIENT_STOCK
+    assert refused.detail == {"lines": [{"sku": "plum", "pool": "default", "requested": 2, "sellable": 1}]}
+    await mall.engines["p02"].move("receipt", "plum", 50, key="again")
+    assert await mall.hold("key", *CART) == refused._replace(replayed=True)
+    assert all(held == 0 for _, held, _ in (await mall.counters()).values())
+
+
+async def test_a_sku_that_has_moved_since_the_look_was_short(mall: Mall) -> None:
+    """Nobody is sent after it for ever: where it was it had no unit, and that is the answer for good."""
+
+    async def move_away() -> None:
+        await mall.engines["p01"].move("adjustment", "fig", -10, key="none", reason="count")
+        moved = await mall.engines["p01"].submit(commands.SetPolicy("fig", {}, False, None, "p02", 0))
+        assert isinstance(moved, Applied), moved
+
+    wanted = (Line("apple", 1), Line("fig", 2))
+    refused = await mall.hold("key", *wanted, carts=late(mall, "p01", move_away))
+    assert isinstance(refused, Refused)
+    assert refused.reason == Reason.INSUFFICIENT_STOCK
+    assert refused.detail == {"lines": [{"sku": "fig", "pool": "default", "requested": 2, "sellable": 0}]}
+    assert await mall.hold("key", *wanted) == refused._replace(replayed=True)
+    other = await mall.hold("other", *wanted)
+    assert isinstance(other, Refused)
+    assert other.reason == Reason.SKU_ELSEWHERE
+
+
+async def test_a_cart_that_ends_during_its_parts_holds_nothing(mall: Mall) -> None:
+    """Its deadline was faster than its last part: no unit stays held, and its key is told so for good."""
+
+    async def expire() -> None:
+        await mall.pass_time(2_000)
+
+    expired = await mall.hold("late", *CART, ttl_ms=1_000, carts=late(mall, "p02", expire))
+    # All parts were made: it was a hold, and is over.
+    assert isinstance(expired, Applied)
+    assert (await mall.counters())["plum"] == (10, 0, 0)
+    gone = await mall.commit(expired.value.id)
+    assert isinstance(gone, Refused)
+    assert gone.reason == Reason.HOLD_EXPIRED
+    assert await mall.hold("late", *CART, ttl_ms=1_000) == expired._replace(replayed=True)
+
+    async def expire_short() -> None:
+        await mall.pass_time(2_000)
+        await mall.engines["p02"].move("adjustment", "plum", -9, key="gone", reason="count")
+
+    refused = await mall.hold("never", *CART, ttl_ms=1_000, carts=late(mall, "p02", expire_short))
+    assert isinstance(refused, Refused)
+    assert refused.reason == Reason.HOLD_EXPIRED
+    await mall.engines["p02"].move("receipt", "plum", 50, key="again")
+    assert await mall.hold("never", *CART, ttl_ms=1_000) == refused._replace(replayed=True)
+    assert all(held == 0 for _, held, _ in (await mall.counters()).values())
+
+
+async def test_a_cart_may_be_released_where_memory_is_used_up(mall: Mall) -> None:
+    """Selling and giving back goes on when nothing new can be held."""
+    sold, dropped = await mall.held("sold", *CART), await mall.held("dropped", *CART)
+    mall.client.config_set("maxmemory", "1")
+    try:
+        assert isinstance(await mall.commit(sold.id), Applied)
+        assert isinstance(await mall.release(dropped.id), Applied)
+        counters = await mall.counters()
+    finally:
+        mall.client.config_set("maxmemory", "0")
+    assert counters == {"apple": (9, 0, 1), "pear": (7, 0, 3), "plum": (8, 0, 2), "fig": (9, 0, 1)}
