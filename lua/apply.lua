@@ -72,14 +72,15 @@ end
 local replies, to_pack = {}, {} -- the first reply is the head of the script's own
 for i = 1, #commands do
     local c = commands[i]
-    local verb, keyed, reply, packed = c[1], c[2] ~= '', postponed[i], nil
+    local verb, keyed, reply, packed, passing = c[1], c[2] ~= '', postponed[i], nil, nil
     if keyed and not reply then
         if meanings[verb] then meanings[verb](c) end
         if records[c[2]] then reply = recall(c) end
     end
     if not reply then
-        reply, packed = verbs[verb](c) -- `packed`: bytes already, and its own record is its key's memory
-        if keyed and not packed then remember(c, reply) end
+        -- `packed`: bytes already, and its own record is its key's memory; `passing`: no answer to stick to the key yet
+        reply, packed, passing = verbs[verb](c)
+        if keyed and not packed and not passing then remember(c, reply) end
     end
     replies[i + 1] = reply
     if not packed then to_pack[#to_pack + 1] = i + 1 end

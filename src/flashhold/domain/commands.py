@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from flashhold.domain.model import DEFAULT_POOL, Line
+from flashhold.domain.revival import RevivedHold
 
 
 class Hold(NamedTuple):
@@ -68,7 +69,10 @@ class Amend(NamedTuple):
 
 
 class Move(NamedTuple):
-    """A movement of stock; `kind` is one of `entries.MOVEMENT_KINDS`, `quantity` is signed only for `adjustment`."""
+    """A movement of stock; `kind` is one of `entries.MOVEMENT_KINDS`, `quantity` is signed only for `adjustment`.
+
+    `ask_ledger`: where the store has forgotten `hold`, refuse without remembering that for the key: the ledger is to be
+    asked, and the movement comes again with what that knows in `recalled`."""
 
     key: str
     kind: str
@@ -79,6 +83,8 @@ class Move(NamedTuple):
     reference: str | None = None
     hold: str | None = None
     to_pool: str | None = None
+    ask_ledger: bool = False
+    recalled: RevivedHold | None = None
 
 
 class SetPolicy(NamedTuple):

@@ -12,6 +12,7 @@ from flashhold.domain.idempotency import fingerprint, hold_id, key_digest, parse
 from flashhold.domain.model import HoldLine, HoldState, Line, PoolPolicy
 from flashhold.domain.outcomes import Applied, Outcome, Refused
 from flashhold.domain.reasons import Reason
+from flashhold.domain.revival import RevivedHold
 
 _pack = msgspec.msgpack.Encoder().encode
 unpack = msgspec.msgpack.Decoder().decode
@@ -57,7 +58,7 @@ def _keyed(verb: str, key: str | None, *meaning: Any) -> Wire:
     return (verb, key_digest(key), fingerprint(_pack((verb, meaning))), key, *meaning)
 
 
-def encode(command: Command) -> Wire:  # one case a verb; a table of functions would hide them
+def encode(command: Command) -> Wire:  # noqa: C901, PLR0912  # one case a verb; a table of functions would hide them
     """The command as the script reads it; a hold of whole lines is a run of one (engine/runs.py)."""
     match command:
         case commands.Hold():
@@ -75,7 +76,8 @@ def encode(command: Command) -> Wire:  # one case a verb; a table of functions w
         case commands.Move():
             about = (command.reason or "", command.reference or "", command.hold or "", command.to_pool or "")
             where = (command.kind, command.sku, command.pool, command.quantity)
-            return _keyed("move", command.key, *where, *about, *_hold_name(command.hold or ""))
+            # Behind the meaning: what the ledger knows of the hold does not make the movement another one.
+            return (*_keyed("move", command.key, *where, *about, *_hold_name(command.hold or "")), _recalled(command))
         case commands.SetPolicy(sku, fields, replace, key):
             wire = _keyed("policy", key, sku, replace, _policy_fields(fields, replace))
             return (*wire, command.aim, command.moves) if command.aim else wire
@@ -89,6 +91,17 @@ def encode(command: Command) -> Wire:  # one case a verb; a table of functions w
             return ("expire", "", "", "", expire_max, purge_max)
         case _:
             assert_never(command)
+
+
+def _recalled(command: commands.Move) -> Any:
+    if command.ask_ledger:
+        return 0
+    return False if command.recalled is None else revived_row(command.recalled)
+
+
+def revived_row(hold: RevivedHold) -> tuple[Any, ...]:
+    """A hold out of the ledger, as lua/include/records.lua makes a record of it."""
+    return (*hold[:10], hold.last or False, hold.original or False, hold.seq, hold.expires_ms)
 
 
 def _encode_commit(command: commands.Commit) -> Wire:

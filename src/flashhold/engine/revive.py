@@ -24,7 +24,7 @@ from flashhold.domain.revival import (
     RevivedShare,
     RevivedSku,
 )
-from flashhold.engine.codec import ENTRY, HOLD, POLICY
+from flashhold.engine.codec import ENTRY, HOLD, POLICY, revived_row
 from flashhold.engine.journal import Place
 from flashhold.engine.keys import partition_keys
 from flashhold.engine.options import EngineOptions
@@ -162,7 +162,7 @@ class Reviver:
 
     def _hold_row(self, hold: RevivedHold) -> tuple[Any, ...]:
         pools: Any = [self._numbers[line[0], line[1]] for line in hold.lines] if hold.state == _HELD else ()
-        return (*hold[:10], hold.last or False, hold.original or False, hold.seq, hold.expires_ms, pools)
+        return (*revived_row(hold), pools)
 
     def _fill(self, kind: str, rows: Iterable[Any]) -> None:
         for some in _chunks(_chunks(rows, CHUNK), CHUNKS_TOGETHER):

@@ -24,7 +24,17 @@ from flashhold.http.problems import Problem
 from flashhold.http.responses import Answer, problem_answer
 from flashhold.http.schemas import Request
 from flashhold.http.turnstile import Turnstile
-from flashhold.http.verbs import COMMIT, HOLD, HOLDS_PREFIX, MOVE, Verb, answer_of, problem_of
+from flashhold.http.verbs import (
+    COMMIT,
+    HOLD,
+    HOLDS_PREFIX,
+    MOVE,
+    MayBeInLedger,
+    Verb,
+    answer_of,
+    decided_again,
+    problem_of,
+)
 from flashhold.settings import Settings
 
 _EXACT = {HOLD.path.encode(): HOLD, MOVE.path.encode(): MOVE}
@@ -49,8 +59,11 @@ _NO_EVENT = NoEvent()
 class HotRequest:
     """A request on the thin path. It takes the place of uvicorn's cycle, so that what is pipelined behind it waits."""
 
-    __slots__ = ("began", "body", "disconnected", "keep_alive", "key", "message_event", "response_complete",
+    __slots__ = ("asking", "began", "body", "disconnected", "keep_alive", "key", "message_event", "response_complete",
                  "response_started", "subject", "verb")  # fmt: skip
+
+    asking: "asyncio.Future[Any]"
+    """The question to the ledger, held on to until it is answered; most requests have none."""
 
     def __init__(self, verb: Verb, key: str | None, subject: str) -> None:
         self.verb = verb
@@ -215,6 +228,10 @@ class HotProtocol(LimitedProtocol):
         assert self._front is not None, "or it would not be hot"
         try:
             answer = answer_of(request.verb, command, future.result())
+        except MayBeInLedger as asked:
+            request.asking = asyncio.ensure_future(decided_again(self._front.door, asked))
+            request.asking.add_done_callback(partial(self._decided, request, asked.without_asking))
+            return
         except (Problem, FlashHoldError) as problem:
             answer = problem_of(problem)
         except Exception as fault:  # noqa: BLE001  the last resort, as in `Front`

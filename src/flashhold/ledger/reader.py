@@ -14,13 +14,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from flashhold.domain import carts
 from flashhold.domain.entries import Entry, PoolChange
+from flashhold.domain.errors import LedgerUnavailable
 from flashhold.domain.idempotency import is_cart, is_part, parse_hold_id
 from flashhold.domain.instants import rfc3339
 from flashhold.domain.model import Hold
+from flashhold.domain.revival import RevivedHold
 from flashhold.ledger.connect import connect_async, translated
 from flashhold.ledger.folds import fold_hold
 from flashhold.ledger.pages import Positions, cursor_of, entry_json, hold_json, positions_of
 from flashhold.ledger.parts import part_ids
+from flashhold.ledger.revival import hold_again
 from flashhold.ledger.rows import HOLD_STATE_AFTER
 from flashhold.ledger.tables import API_KEYS, BATCHES, ENTRIES, HOLDS, PARTITIONS, POSTINGS
 
@@ -174,6 +177,27 @@ class Reader:
                 if found is not None and is_part(found.id):
                     found = await _hold_of(connection, carts.first_of(found), now_ms)
         return None if found is None else hold_json(found)
+
+    async def hold_again(self, hold: str, partition: str, epoch: int, seq: int) -> RevivedHold | None:
+        """A hold of the partition as a store that has forgotten it is to have it again; None where the ledger knows
+        none of this name there.
+
+        Raises `LedgerUnavailable` while the ledger has not come to the place at which the store did not know the hold:
+        until then it may not know all that was given back of it.
+        """
+        parsed = parse_hold_id(hold)
+        if parsed is None or parsed[0] != partition:
+            return None
+        with translated():
+            async with self._engine.connect() as connection:
+                at = sa.select(PARTITIONS.c.epoch, PARTITIONS.c.seq).where(PARTITIONS.c.partition == partition)
+                row = (await connection.execute(at)).first()
+                if row is None or (row.epoch, row.seq) < (epoch, seq):
+                    raise LedgerUnavailable("the ledger is behind the store, and the hold is only in the ledger")
+                rows = await connection.execute(_places_of_holds(partition, [parsed[2]]))
+                entries = await _entries_at(connection, partition, [(row[0], row[1]) for row in rows])
+        entries = [entry for entry in entries if entry.hold == hold]
+        return hold_again(entries) if entries and entries[0].kind == "hold" else None
 
 
 async def _state(connection: AsyncConnection, partition: str | None) -> tuple[list[str], str, int]:

@@ -228,13 +228,7 @@ class Revival:
         if hold.state == HoldState.HELD:
             for line in hold.lines:
                 self._held[line.sku, line.pool] += line.quantity
-        page.holds.append(
-            RevivedHold(
-                hold_id[_DIGEST], hold.state, mark or "", buyer or "", hold.metadata or "",
-                (details or {}).get("ttl_ms", 0), lines, epoch, at_ms, expires_ms - at_ms, _ending(hold, first),
-                begun if amended else None, seq, hold.expires_at_ms,
-            )
-        )  # fmt: skip
+        page.holds.append(_revived(first, hold, lines, begun if amended else None))
 
     def _made_after(self, seq: int, most: int = PAGE_HOLDS) -> list[MadeRow]:
         """A page of `sql.HOLDS`, by the bare driver: SQLAlchemy's rows were a third of a restore's time."""
@@ -314,6 +308,29 @@ def revival_on(engine: sa.Engine, partition: str, *, retention_ms: int, now_ms: 
         # This reader is no slower than its consumer, which may wait for a store for as long as it likes.
         connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '60s'"))
         yield Revival(connection, partition, retention_ms, now_ms)
+
+
+def hold_again(entries: Sequence[Entry]) -> RevivedHold:
+    """A hold as all entries that speak of it leave it, cancels and returns included, the one that made it first."""
+    first, hold = entries[0], made_hold(entries[0])
+    lines = begun = _lines(hold)
+    amended = False
+    for entry in entries[1:]:
+        if entry.kind in HOLD_STATE_AFTER:
+            hold = hold_after(hold, entry)
+            lines, amended = _lines(hold), amended or entry.kind == "amend"
+        else:
+            lines = _given_back(lines, entry)
+    return _revived(first, hold, lines, begun if amended else None)
+
+
+def _revived(first: Entry, hold: Hold, lines: Lines, original: Lines | None) -> RevivedHold:
+    made_to_end_ms = first.expires_at_ms or 0
+    return RevivedHold(
+        hold.id[_DIGEST], hold.state, first.fingerprint or "", hold.buyer or "", hold.metadata or "",
+        (first.details or {}).get("ttl_ms", 0), lines, first.epoch, first.at_ms, made_to_end_ms - first.at_ms,
+        _ending(hold, first), original, first.seq, hold.expires_at_ms,
+    )  # fmt: skip
 
 
 def _entry(steps: list[Any], partition: str) -> Entry:
