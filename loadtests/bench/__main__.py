@@ -34,6 +34,7 @@ BENCHES = {
     "write-behind": "loadtests.bench.write_behind",
     "memory": "loadtests.bench.memory",
     "live-holds": "loadtests.bench.live_holds",
+    "audit": "loadtests.bench.audit",
     "deadline": "loadtests.bench.deadline",
     "stress": "loadtests.bench.stress",
 }
