@@ -210,7 +210,9 @@ class Stores:
         not decide; of several partitions each says so for itself, when a command for it comes."""
         self._partitions: Partitions | None = None
         if more:
-            self._partitions = partitions = Partitions(Deciders(self.gates))
+            self._partitions = partitions = Partitions(
+                Deciders(self.gates), patience_s=settings.reply_timeout_ms / 1000
+            )
             self.decider = lambda: partitions
         self._tasks: list[asyncio.Task[None]] = []
         self._preparing = asyncio.Lock()

@@ -62,7 +62,7 @@ class DyingEngine:
         return outcomes
 
 
-def dying_carts(engines: Mapping[str, Engine], fate: Fate, pause: Any = None) -> Carts:
+def dying_carts(engines: Mapping[str, Engine], fate: Fate, pause: Any = None, **options: Any) -> Carts:
     """The carts of a process with this fate."""
     dying: dict[str, Any] = {name: DyingEngine(engine, fate, pause) for name, engine in engines.items()}
-    return Carts(dying)
+    return Carts(dying, **options)

@@ -7,13 +7,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import psycopg
-import redis
 
 from flashhold import Engine, Line
 from flashhold.domain import commands
 from flashhold.domain.idempotency import is_cart
 from flashhold.domain.model import Hold
 from flashhold.domain.outcomes import Applied, Outcome
+from flashhold.engine.address import blocking_client
 from flashhold.engine.carts import Carts
 from flashhold.engine.durability import Durability
 from flashhold.engine.journal import Journal
@@ -32,12 +32,12 @@ SKUS = {"apple": "p00", "pear": "p01", "plum": "p02", "fig": "p01"}
 class Mall:
     """`fresh()` gives carts as another process has them: nothing is kept in between."""
 
-    def __init__(
-        self, engines: Mapping[str, Engine], url: str, client: "redis.Redis", database_url: str | None
-    ) -> None:
+    def __init__(self, engines: Mapping[str, Engine], url: str, database_url: str | None) -> None:
         self.url = url
         self.engines = dict(engines)
-        self.client = client
+        self.clients = {name: blocking_client(url, name) for name in PARTITIONS}
+        self.client = self.clients["p00"]
+        """Of all partitions, where they are on one server."""
         self.database_url = database_url
         self.carts = Carts(self.engines)
         self.writing = [self._writing(name) for name in (PARTITIONS if database_url else ())]
@@ -91,7 +91,7 @@ class Mall:
     async def pass_time(self, ms: int) -> None:
         """So much later, in every partition."""
         for name, engine in self.engines.items():
-            self.client.hset(partition_keys(name).meta, "clock", (await engine.place()).clock_ms + ms)
+            self.clients[name].hset(partition_keys(name).meta, "clock", (await engine.place()).clock_ms + ms)
 
     async def rebuild(self, partition: str) -> None:
         """The partition's store from the ledger, as by hand."""
@@ -104,7 +104,9 @@ class Mall:
 
     def _writing(self, partition: str) -> WriteBehind:
         assert self.database_url is not None, "there is a ledger to write"
-        return WriteBehind(Journal(self.client, partition), LedgerWriter(self.database_url, partition, holder="mall"))
+        return WriteBehind(
+            Journal(self.clients[partition], partition), LedgerWriter(self.database_url, partition, holder="mall")
+        )
 
     def write_down(self) -> None:
         """All journals into the ledger."""
@@ -132,16 +134,17 @@ async def open_mall(redis_url: str, database_url: str | None = None, **options: 
     """A mall on an empty store and a fresh ledger."""
     chosen = EngineOptions(**{"durability": Durability.MEMORY, **options})
     async with AsyncExitStack() as stack:
-        client = stack.enter_context(redis.Redis.from_url(redis_url))
         engines = {}
         for name in PARTITIONS:
             mine = dataclasses.replace(chosen, partition=name)
             engines[name] = await stack.enter_async_context(await Engine.connect(redis_url, options=mine))
             await engines[name].install()
-        mall = Mall(engines, redis_url, client, database_url)
+        mall = Mall(engines, redis_url, database_url)
         try:
             yield mall
         finally:
             await mall.carts.drain()
             for one in mall.writing:
                 one.close()
+            for client in mall.clients.values():
+                client.close()

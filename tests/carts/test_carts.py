@@ -10,12 +10,14 @@ import pytest_asyncio
 from flashhold import Engine, Line
 from flashhold.domain import commands
 from flashhold.domain.commands import Command
+from flashhold.domain.errors import StoreUnavailable
 from flashhold.domain.idempotency import is_cart, is_part
 from flashhold.domain.model import HoldLine, HoldState
 from flashhold.domain.outcomes import Applied, Refused
 from flashhold.domain.reasons import Reason
 from flashhold.engine.carts import Carts
-from tests.carts.malls import Mall, open_mall
+from tests.carts.dying import Fate, dying_carts
+from tests.carts.malls import Mall, groups_of, open_mall
 
 CART = (Line("plum", 2), Line("apple", 1), Line("pear", 3), Line("fig", 1), Line("plum", 1, "eu"))
 
@@ -216,3 +218,27 @@ async def test_a_cart_may_be_released_where_memory_is_used_up(mall: Mall) -> Non
     finally:
         mall.client.config_set("maxmemory", "0")
     assert counters == {"apple": (9, 0, 1), "pear": (7, 0, 3), "plum": (8, 0, 2), "fig": (9, 0, 1)}
+
+
+async def test_nobody_waits_for_all_steps_of_a_slow_cart(mall: Mall) -> None:
+    """He is told that there is no answer yet; the cart goes on, and is there when he asks again."""
+    slow = dying_carts(mall.engines, Fate(None), lambda: asyncio.sleep(0.15), patience_s=0.3)
+    command = commands.Hold("key", CART)
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(StoreUnavailable, match="unknown"):
+        await slow.submit(command, groups_of(CART))
+    assert asyncio.get_running_loop().time() - began < 0.55
+    await slow.drain()
+    assert (await mall.counters())["plum"] == (8, 2, 0)
+    again = await mall.carts.submit(command, groups_of(CART))
+    assert isinstance(again, Applied)
+    assert again.replayed
+
+
+async def test_who_goes_away_does_not_stop_a_cart(mall: Mall) -> None:
+    """A buyer whose connection ends has a hold nevertheless."""
+    waiting = mall.carts.submit(commands.Hold("key", CART), groups_of(CART))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await mall.carts.drain()
+    assert (await mall.counters())["plum"] == (8, 2, 0)

@@ -39,21 +39,43 @@ _FINAL = {
 }
 
 
+PATIENCE_S = 2.0
+"""How long a caller waits for a cart: each of its steps may take as long as a batch may, and he is not to wait for all
+of them where a store has become slow."""
+
+
 class Carts:
     """The verbs of carts whose SKUs are in several partitions. Looking an engine up may raise what keeps its partition
     from deciding. Every verb may raise what an `Engine`'s may, and then its fate is unknown: repeat it with its key."""
 
-    def __init__(self, engines: Mapping[str, Engine]) -> None:
+    def __init__(self, engines: Mapping[str, Engine], *, patience_s: float = PATIENCE_S) -> None:
         self._engines = engines
+        self._patience_s = patience_s
         self._running: set[asyncio.Task[Any]] = set()
 
     def submit(self, command: CartCommand, groups: Mapping[str, Sequence[Line]] | None = None) -> "asyncio.Future[Any]":
-        """The future of the command's outcome; a caller who goes away does not stop it. `groups`: of a hold, its lines
-        by partition, each with at least one; of a movement, {the partition of its SKU: ()}."""
-        task = asyncio.get_running_loop().create_task(self._run(command, groups or {}))
+        """The future of the command's outcome; a caller who goes away, or is told that there is no answer in time, does
+        not stop it. `groups`: of a hold, its lines by partition, each with at least one; of a movement, {the partition
+        of its SKU: ()}."""
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._run(command, groups or {}))
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return asyncio.shield(task)
+        told: asyncio.Future[Any] = loop.create_future()
+        late = loop.call_later(self._patience_s, _tell_late, told)
+
+        def tell(done: "asyncio.Task[Any]") -> None:
+            late.cancel()
+            self._running.discard(done)
+            error = None if done.cancelled() else done.exception()
+            if told.done():
+                return
+            if done.cancelled() or error is not None:
+                told.set_exception(error or StoreUnavailable("the outcome is unknown: this process ends"))
+            else:
+                told.set_result(done.result())
+
+        task.add_done_callback(tell)
+        return told
 
     async def drain(self) -> None:
         """Waits for the carts that are under way."""
@@ -283,6 +305,11 @@ class Carts:
         """A text that can be no hold's id is asked for in the first partition, which knows no such hold either."""
         parsed = parse_hold_id(hold)
         return self._engines[parsed[0] if parsed is not None and parsed[0] in self._engines else min(self._engines)]
+
+
+def _tell_late(told: "asyncio.Future[Any]") -> None:
+    if not told.done():
+        told.set_exception(StoreUnavailable("the outcome is unknown: the cart's partitions did not answer in time"))
 
 
 def _meaning(command: commands.Hold) -> str:

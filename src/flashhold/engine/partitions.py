@@ -17,7 +17,7 @@ from flashhold.domain.model import DEFAULT_POOL, Line
 from flashhold.domain.outcomes import Outcome, Refused
 from flashhold.domain.places import place_of
 from flashhold.domain.reasons import Reason
-from flashhold.engine.carts import Carts
+from flashhold.engine.carts import PATIENCE_S, Carts
 from flashhold.engine.engine import Engine
 from flashhold.engine.moving import Moving
 
@@ -30,11 +30,11 @@ OfOneHold = commands.Commit | commands.Release | commands.Extend | commands.Amen
 class Partitions:
     """The engines of a deployment by partition. Looking one up may raise what keeps it from deciding."""
 
-    def __init__(self, engines: Mapping[str, Engine]) -> None:
+    def __init__(self, engines: Mapping[str, Engine], *, patience_s: float = PATIENCE_S) -> None:
         self._engines = engines
         self._names = tuple(sorted(engines))
         self._places: dict[str, str] = {}
-        self._carts = Carts(engines)
+        self._carts = Carts(engines, patience_s=patience_s)
         self._moving = Moving(engines)
         self._running: set[asyncio.Task[Any]] = set()
 
