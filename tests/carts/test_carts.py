@@ -10,7 +10,7 @@ import pytest_asyncio
 from flashhold import Engine, Line
 from flashhold.domain import commands
 from flashhold.domain.commands import Command
-from flashhold.domain.errors import StoreUnavailable
+from flashhold.domain.errors import NotDurable, StoreUnavailable
 from flashhold.domain.idempotency import is_cart, is_part
 from flashhold.domain.model import HoldLine, HoldState
 from flashhold.domain.outcomes import Applied, Refused
@@ -242,3 +242,44 @@ async def test_who_goes_away_does_not_stop_a_cart(mall: Mall) -> None:
     waiting.cancel()
     await mall.carts.drain()
     assert (await mall.counters())["plum"] == (8, 2, 0)
+
+
+async def test_a_cart_is_as_durable_as_any_of_its_skus_asks(one_redis_url: str) -> None:
+    """What one policy asks for holds for the hold that decides, though its own partition has no such SKU, and no part
+    follows a decision that is not safe yet."""
+    asked: list[tuple[str, int]] = []
+    away: set[str] = set()
+
+    async def gate(partition: str, _: int, seq: int) -> None:
+        asked.append((partition, seq))
+        if partition in away:
+            raise NotDurable
+
+    async with open_mall(one_redis_url, ledger_gate=gate) as mall:
+        await mall.stock(10)
+        await mall.engines["p02"].set_policy("plum", {"durability": "ledger"}, replace=True)
+        asked.clear()
+        hold = await mall.held("key", *CART[:4])
+        assert ("p00", hold.seq) in asked
+        assert {partition for partition, _ in asked} == {"p00", "p02"}
+        away.add("p00")
+        with pytest.raises(NotDurable):
+            await mall.release(hold.id)
+        away.clear()
+        other = await mall.held("other", *CART[:4])
+        away.add("p00")
+        with pytest.raises(NotDurable):
+            await mall.commit(other.id)
+        away.clear()
+        counters = await mall.counters()
+        assert (counters["apple"], counters["pear"], counters["plum"]) == ((9, 0, 1), (4, 6, 0), (6, 4, 0))
+        asked.clear()
+        sold = await mall.commit(other.id)
+        assert isinstance(sold, Applied)
+        assert ("p00", sold.value.seq) in asked
+        assert (await mall.counters())["plum"] == (6, 2, 2)
+        assert isinstance(await mall.release(hold.id), Applied)
+        assert (await mall.counters())["plum"] == (8, 0, 2)
+        asked.clear()
+        await mall.held("cheap", Line("apple", 1), Line("pear", 1))
+        assert not asked

@@ -38,16 +38,17 @@ class Part(NamedTuple):
 
 
 class Cart(NamedTuple):
-    """What the first hold of a cart keeps: every line and its partition, in the order of the request, and the
-    metadata that the client gave."""
+    """What the first hold of a cart keeps: every line and its partition, in the order of the request, the metadata
+    that the client gave, and the durability that a policy of another partition's SKU asks for, '' for none."""
 
     lines: tuple[tuple[str, Line], ...]
     metadata: str | None
+    durability: str = ""
 
     def text(self) -> str:
         """The first hold's metadata."""
         rows = [[partition, *line] for partition, line in self.lines]
-        return f"{_MARK}{_json(rows)}{_MARK}{self.metadata or ''}"
+        return f"{_MARK}{_json([self.durability, rows])}{_MARK}{self.metadata or ''}"
 
     def takes(self, wanted: Iterable[Line] | None) -> tuple[int, ...] | None:
         """What a commit takes of each line; None where it wants more than there is. As lua/verbs/commit.lua does it."""
@@ -64,10 +65,12 @@ class Cart(NamedTuple):
         return None if any(left.values()) else tuple(takes)
 
 
-def divided(lines: Sequence[Line], groups: Mapping[str, Sequence[Line]], metadata: str | None) -> Cart:
+def divided(
+    lines: Sequence[Line], groups: Mapping[str, Sequence[Line]], metadata: str | None, durability: str = ""
+) -> Cart:
     """The cart of these lines. `groups`: which of them are whose partition's."""
     place_of = {(line.sku, line.pool): partition for partition, some in groups.items() for line in some}
-    return Cart(tuple((place_of[line.sku, line.pool], line) for line in lines), metadata)
+    return Cart(tuple((place_of[line.sku, line.pool], line) for line in lines), metadata, durability)
 
 
 def cart_of(hold: Hold) -> Cart | None:
@@ -225,9 +228,10 @@ def told(entry: Entry) -> Entry:
 
 
 def _cart(metadata: str) -> Cart:
-    _, rows, text = metadata.split(_MARK, 2)
-    lines = tuple((partition, Line(sku, quantity, pool)) for partition, sku, quantity, pool in json.loads(rows))
-    return Cart(lines, text or None)
+    _, kept, text = metadata.split(_MARK, 2)
+    durability, rows = json.loads(kept)
+    lines = tuple((partition, Line(sku, quantity, pool)) for partition, sku, quantity, pool in rows)
+    return Cart(lines, text or None, durability)
 
 
 def _parsed(hold: str) -> tuple[str, int, str]:

@@ -266,6 +266,10 @@ class Batcher:
         if not self._flying:
             self._idle.set()
 
+    async def confirm(self, level: Durability, epoch: int, seq: int) -> None:
+        """As `Engine.confirm`."""
+        await self._confirming.confirmed(level, epoch, seq)
+
     async def drain(self) -> None:
         """Waits until nothing is waiting or in flight."""
         while self._flying or self._confirming.busy or (self._waiting and self._link.ready):

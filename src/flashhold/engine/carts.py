@@ -20,6 +20,7 @@ from flashhold.domain.model import Hold, HoldState, Line
 from flashhold.domain.outcomes import Applied, Outcome, Refused
 from flashhold.domain.reasons import Reason
 from flashhold.engine.carts_look import Refusal, look
+from flashhold.engine.durability import Durability
 from flashhold.engine.engine import Engine
 
 CartCommand = (
@@ -106,8 +107,8 @@ class Carts:
         first = min(groups)
         if command.allow_partial:
             return _invalid(first, "allow_partial", "not offered where the SKUs do not share a partition")
-        refusal, ttl_ms = await look(self._engines, command, groups)
-        cart = carts.divided(command.lines, groups, command.metadata)
+        refusal, ttl_ms, durability = await look(self._engines, command, groups)
+        cart = carts.divided(command.lines, groups, command.metadata, durability)
         outcome: Outcome[Hold] = await self._engines[first].submit(
             commands.HoldPart(
                 command.key, carts.first_digest(command.key), _meaning(command), tuple(groups[first]), cart.text(),
@@ -145,6 +146,8 @@ class Carts:
             present = present._replace(state=HoldState.RELEASED)  # as far as its parts are concerned
         else:
             return decided
+        with _under_way():
+            await self._raised(present, cart)
         await self._follow_now(present)
         return _shown(decided)
 
@@ -152,12 +155,18 @@ class Carts:
         """The first hold, then the others."""
         outcome: Outcome[Hold] = await self._submit(command)
         if not isinstance(outcome, Refused):
+            with _under_way():
+                await self._raised(outcome.value, carts.cart_of(outcome.value))
             await self._follow_now(outcome.value)
         return _shown(outcome)
 
     async def extend(self, command: commands.Extend) -> Outcome[Hold]:
         """Of the first hold alone, whose deadline is that of all; its SKUs' policies bound it."""
-        return _shown(await self._submit(command))
+        outcome: Outcome[Hold] = await self._submit(command)
+        if not isinstance(outcome, Refused):
+            with _under_way():
+                await self._raised(outcome.value, carts.cart_of(outcome.value))
+        return _shown(outcome)
 
     async def amend(self, command: commands.Amend) -> Outcome[Hold]:
         """Refused: a step by which some partitions have changed and others not could be undone by nobody."""
@@ -223,6 +232,8 @@ class Carts:
             # It may have ended meanwhile, by its deadline or by another who runs it: the parts are then for nobody.
             present = await self._present(made.id)
         if present is None or present.state == HoldState.COMMITTED or (present.state == HoldState.HELD and complete):
+            if present is not None:
+                await self._raised(present, cart)
             return Applied(carts.shown(made), replayed)
         return await self._ended(made, present, cart, replayed)
 
@@ -282,6 +293,18 @@ class Carts:
             lines = [{"sku": sku, "pool": pool, "requested": units, "sellable": 0} for sku, units, pool in gone]
             reason, detail = Reason.INSUFFICIENT_STOCK, {"lines": lines}
         await self._submit(commands.Release(first.id, carts.refusal_text(reason, detail)))
+
+    async def _raised(self, first: Hold, cart: Cart | None) -> None:
+        """Waits until what was decided of the first hold is as durable as the policy of any of the cart's SKUs asks:
+        before it is told, and before any part follows. Raises NotDurable."""
+        engine = self._engine_of(first.id)
+        if cart is None or not cart.durability or Durability(cart.durability).rank <= engine.durability.rank:
+            return
+        # Asked once more, so that the wait is for a write of the connection that is used now.
+        again = await engine.read_hold(first.id)
+        if isinstance(again, Refused) or (again.value.epoch, again.value.seq) < (first.epoch, first.seq):
+            raise StoreUnavailable("the outcome is unknown: the store has lost it")
+        await engine.confirm(Durability(cart.durability), again.value.epoch, again.value.seq)
 
     async def _follow_now(self, first: Hold) -> None:
         """What is decided is decided: a part whose store is away is left to the worker."""

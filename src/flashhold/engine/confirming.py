@@ -65,6 +65,7 @@ class Confirming:
             by_level.setdefault(level, []).append(Answered(request, mine))
         for level, answered in by_level.items():
             if self._is_met(level):
+                self._link.shown(moment.epoch, moment.seq)
                 self._tell(answered)
             else:
                 self._confirm(level, answered, moment)
@@ -97,6 +98,7 @@ class Confirming:
                 fail([one.request for one in answered], error)
                 raise
             else:
+                self._link.shown(moment.epoch, moment.seq)
                 self._tell(answered)
             finally:
                 self._tasks.discard(task)
@@ -104,6 +106,14 @@ class Confirming:
 
         task = self._loop.create_task(confirm())
         self._tasks.add(task)
+
+    async def confirmed(self, level: Durability, epoch: int, seq: int) -> None:
+        """The same for what was told at a lower level. Raises NotDurable."""
+        try:
+            async with asyncio.timeout(self._options.reply_timeout_ms / 1000):
+                await self._confirmed(level, Moment(self._options.partition, 0, epoch, seq, ""))
+        except TimeoutError:
+            raise NotDurable("the stores have not confirmed the write in time") from None
 
     async def _confirmed(self, level: Durability, moment: Moment) -> None:
         if level in (Durability.DISK, Durability.REPLICA) and not self._link.fsyncs:

@@ -13,6 +13,7 @@ from flashhold.domain.model import DEFAULT_POOL, Line, PoolCounters
 from flashhold.domain.outcomes import Applied, Outcome
 from flashhold.engine.batcher import Batcher
 from flashhold.engine.codec import unpack
+from flashhold.engine.durability import Durability
 from flashhold.engine.journal import Place
 from flashhold.engine.keys import partition_keys
 from flashhold.engine.link import Link
@@ -106,6 +107,16 @@ class Engine:
     @property
     def retention_ms(self) -> int:
         return self._options.retention_ms
+
+    @property
+    def durability(self) -> Durability:
+        """The level of whatever no policy raises."""
+        return self._options.durability
+
+    async def confirm(self, level: Durability, epoch: int, seq: int) -> None:
+        """Returns once all that was answered over this connection, and the ledger up to this place, is as durable as
+        the level says. Raises NotDurable."""
+        await self._batcher.confirm(level, epoch, seq)
 
     @property
     def ttls_ms(self) -> tuple[int, int]:
