@@ -7,6 +7,7 @@ remembered) and puts it in order; only holds that something happened to after th
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -76,7 +77,7 @@ class Revival:
         row: Any = connection.execute(sa.select(*columns).where(PARTITIONS.c.partition == partition)).first()
         self.cursor = NOTHING if row is None else Cursor(*row)
         self.at_ms = self._at(self.cursor.seq)[1] if self.cursor.seq else 0
-        self._since = self._first_since(max(now_ms, self.at_ms) - retention_ms)
+        self._since_ms = max(now_ms, self.at_ms) - retention_ms
         self._held: dict[tuple[str, str], int] = defaultdict(int)
 
     def pools(self) -> list[PoolCounters]:
@@ -254,9 +255,11 @@ class Revival:
             raise LedgerConflict(f"the ledger has no entry {seq}, though its cursor stands at {self.cursor.seq}")
         return int(rows[0][0]), int(rows[0][1])
 
-    def _first_since(self, since_ms: int) -> tuple[int, int]:
-        """Epoch and seq of the first entry that is later than `since_ms`: time never falls along the ledger, so it is
+    @cached_property
+    def _since(self) -> tuple[int, int]:
+        """Epoch and seq of the first entry that is later than `_since_ms`: time never falls along the ledger, so it is
         looked for by halves. No entry: one beyond the last."""
+        since_ms = self._since_ms
         low, high = 1 if since_ms < self.at_ms else self.cursor.seq + 1, self.cursor.seq + 1
         while low < high:
             middle = (low + high) // 2

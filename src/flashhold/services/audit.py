@@ -17,7 +17,7 @@ from flashhold.domain.errors import LedgerConflict, LedgerUnavailable
 from flashhold.engine.engine import Engine, Snapshot
 from flashhold.ledger.connect import connect_sync
 from flashhold.ledger.proof import Proof, proof_of
-from flashhold.ledger.revival import revival_on
+from flashhold.ledger.revival import place_of, revival_on
 from flashhold.ledger.rows import Row, entry_row, posting_rows
 from flashhold.ledger.tables import ENTRIES, POSTINGS
 from flashhold.ledger.writer import GENESIS, Cursor
@@ -33,7 +33,8 @@ REST_MAX_S = 0.005
 KEPT_MAX = 100
 """Differences that are listed; all are counted."""
 
-PAGE_HOLDS = 1_000
+PAGE_HOLDS = 5_000
+"""That are asked of the ledger at a time: what a question costs beside its rows is then little."""
 MARGIN_MS = 600_000
 """What is about to be forgotten is left out: it may be gone before the ledger's word for it has been compared."""
 OF_THE_STORE = frozenset({"store", "policy", "garbage", "number"})
@@ -245,7 +246,8 @@ async def _prove_records(
     check.now_ms = snapshot.place.clock_ms
 
     async def reached(seq: int) -> bool:
-        return await _reached(database_url, engine.partition, seq, patience_s)
+        cursor, _ = await asyncio.to_thread(place_of, ledger, engine.partition)
+        return cursor.seq >= seq or await _reached(database_url, engine.partition, seq, patience_s)
 
     async def judge(
         suspects: Sequence[Suspect], confirm: Callable[[Sequence[Suspect]], Awaitable[list[Difference]]]
@@ -271,10 +273,13 @@ async def _prove_records(
                 items, suspects = await check.queue(queue, behind)
                 await judge(suspects, check.confirmed)
                 behind += items
-        cursor = ""
+        cursor, live = "", list[Suspect]()
         while cursor != "0":
             cursor, suspects = await check.unknown(cursor or "0")
-            await judge(suspects, check.unknown_still)
+            live += suspects
+            if len(live) >= PAGE_HOLDS or cursor == "0":
+                await judge(live, check.unknown_still)
+                live = []
         report.add_all(await share_differences(engine, ledger, reached))
     finally:
         await asyncio.to_thread(ledger.dispose)
