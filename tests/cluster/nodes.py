@@ -20,6 +20,7 @@ from flashhold.embedded.servers import RedisServer
 SHARDS = 3
 SLOTS = 16_384
 PATIENCE_S = 30.0
+JUNK_BYTES, JUNK_TIMES = 1_000_000, 30
 BUS_OFFSET = 10_000
 """A node's second port, for the other nodes, is so much above its first."""
 
@@ -254,6 +255,25 @@ class LocalCluster:
 def url_of(nodes: Iterable[Node]) -> str:
     """The URL that names these nodes."""
     return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+
+
+def fall_behind(primary: Node, partition: str) -> None:
+    """Megabytes for a replica that stands still, in the partition's slot: more than the sockets' buffers hold, which it
+    would read when it goes on, although its primary is dead by then."""
+    for _ in range(JUNK_TIMES):
+        primary.ask("SET", f"{{{partition}}}:junk", b"x" * JUNK_BYTES)
+
+
+def take_over(replica: Node) -> None:
+    """Have it serve as a primary, whatever it lacks and nobody asked."""
+    until = time.monotonic() + PATIENCE_S
+    while replica.info("replication")["role"] != "master":
+        try:
+            replica.cluster("FAILOVER", "TAKEOVER")
+        except redis.RedisError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.02)
 
 
 def _lines(node: Node) -> list[str]:

@@ -1,18 +1,20 @@
 """An engine on a cluster finds its primary, and what happens to nodes and slots is told to nobody in their words."""
 
 import asyncio
+import signal
 import time
 
 import pytest
 from redis.crc import key_slot
 
-from flashhold import Engine, EngineOptions
-from flashhold.domain.errors import Misconfigured, StoreUnavailable
+from flashhold import Engine, EngineOptions, Line
+from flashhold.domain.errors import FlashHoldError, Misconfigured, NotDurable, StoreUnavailable
+from flashhold.domain.model import Stock
 from flashhold.engine.address import blocking_client, cluster_of
 from flashhold.engine.durability import Durability
 from flashhold.engine.journal import Journal
 from tests.cluster.crowd import Crowd, crowd_at
-from tests.cluster.nodes import LocalCluster, Node, url_of
+from tests.cluster.nodes import LocalCluster, Node, fall_behind, take_over, url_of
 
 BACK_S = 5.0
 """After the promotion, holds must be answered again."""
@@ -87,6 +89,40 @@ async def test_a_primary_is_asked_to_step_down(cluster: LocalCluster) -> None:
         await crowd.more()
         assert said_plainly(crowd)
         assert await all_are_there(crowd)
+
+
+async def test_a_replica_that_lags_takes_over(cluster: LocalCluster) -> None:
+    """What it lacks was acknowledged to nobody at `replica`, so it is used at once; and an engine that nobody waits
+    for, such as the sweeper's, is not kept from it by what it has seen."""
+    async with await Engine.connect(cluster.url, options=EngineOptions(durability=Durability.REPLICA)) as engine:
+        await engine.install()
+        await engine.move("receipt", "shoe", 100, key="stock")
+        primary = cluster.primary_of("p00")
+        replica = cluster.replica_of(primary)
+        async with await Engine.connect(cluster.url, options=EngineOptions(durability=Durability.MEMORY)) as sweeper:
+            replica.signal(signal.SIGSTOP)
+            await asyncio.to_thread(fall_behind, primary, "p00")
+            for number in range(20):
+                await sweeper.hold(key=f"lost-{number}", lines=[Line("shoe", 1)])
+            with pytest.raises(NotDurable):
+                await engine.hold(key="refused", lines=[Line("shoe", 1)])
+            await asyncio.to_thread(primary.kill)
+            replica.signal(signal.SIGCONT)
+            await asyncio.to_thread(take_over, replica)
+            await asyncio.to_thread(primary.start)
+            await asyncio.to_thread(cluster.until_whole)
+            for each in (engine, sweeper):
+                async with asyncio.timeout(BACK_S):
+                    assert (await _hold_at_last(each)).held < 20, "nothing was lost: this shows nothing"
+
+
+async def _hold_at_last(engine: Engine) -> Stock:
+    while True:
+        try:
+            await engine.hold(key=f"after-{id(engine)}", lines=[Line("shoe", 1)])
+            return (await engine.read_stock("shoe")).value
+        except FlashHoldError:
+            await asyncio.sleep(0.05)
 
 
 async def test_all_nodes_are_restarted(cluster: LocalCluster) -> None:

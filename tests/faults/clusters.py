@@ -12,13 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import redis
 from redis.crc import key_slot
 
 from flashhold.domain.idempotency import parse_hold_id
 from flashhold.domain.places import partition_names, place_of
 from flashhold.embedded.binaries import RedisBinary
-from tests.cluster.nodes import LocalCluster, Node
+from tests.cluster.nodes import LocalCluster, Node, fall_behind, take_over
 from tests.conftest import REDIS_BINARIES
 from tests.faults import injectors
 from tests.faults.load import SKUS, Mix
@@ -30,9 +29,6 @@ BACK_S = 5.0
 PATIENCE_S = 60.0
 SLOWEST_S = 2.7
 """Nobody waits longer: two seconds, and what a machine of two cores adds to them."""
-JUNK_BYTES, JUNK_TIMES = 1_000_000, 30
-"""What a replica that stands still has before it: more than the sockets' buffers, which it would read when it goes on,
-although its primary is dead by then."""
 STILL = 0.7
 """How often the worker stands still meanwhile: what the ledger has comes back from it, and that would hide a loss."""
 WORDS = ("MOVED", "ASK ", "TRYAGAIN", "CLUSTERDOWN", "CROSSSLOT", "NOSCRIPT", "READONLY", "MASTERDOWN", "LOADING")
@@ -163,7 +159,7 @@ async def primaries_die(trial: Trial, times: int | None = None) -> None:
     judged_words(trial)
 
 
-async def lagging_replicas_take_over(trial: Trial) -> None:
+async def lagging_replicas_take_over(trial: Trial, still: float = STILL) -> None:
     """A replica that is megabytes behind is made the primary by force: what it lacks was acknowledged to nobody."""
     cluster = stack_of(trial).cluster
     for _ in range(trial.times):
@@ -172,14 +168,14 @@ async def lagging_replicas_take_over(trial: Trial) -> None:
         async def taken_over(victim: Node = victim, struck: set[str] = struck) -> float:
             replica = cluster.replica_of(victim)
             replica.signal(signal.SIGSTOP)
-            await asyncio.to_thread(_junk, victim, sorted(struck)[0])
+            await asyncio.to_thread(fall_behind, victim, sorted(struck)[0])
             # What is written now is behind all that; and where the worker stands still, the ledger has it neither.
-            async with injectors.worker_still(trial.stack) if trial.rng.random() < STILL else nullcontext():
+            async with injectors.worker_still(trial.stack) if trial.rng.random() < still else nullcontext():
                 await asyncio.sleep(trial.rng.uniform(1.0, 2.0))
                 ahead = victim.info("replication")["master_repl_offset"]
                 await asyncio.to_thread(victim.kill)
             replica.signal(signal.SIGCONT)
-            await asyncio.to_thread(_take_over, replica)
+            await asyncio.to_thread(take_over, replica)
             reached = replica.info("replication")["master_repl_offset"]
             trial.note(f"{ahead - reached:,} bytes behind")
             if ahead <= reached:
@@ -190,23 +186,6 @@ async def lagging_replicas_take_over(trial: Trial) -> None:
         await survived(trial, "a lagging replica takes over", struck, taken_over)
         await settled(trial)
     judged_words(trial)
-
-
-def _junk(node: Node, partition: str) -> None:
-    """Megabytes for its replica, in a slot that the node serves."""
-    for _ in range(JUNK_TIMES):
-        node.ask("SET", f"{{{partition}}}:junk", b"x" * JUNK_BYTES)
-
-
-def _take_over(replica: Node) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while replica.info("replication")["role"] != "master":
-        try:
-            replica.cluster("FAILOVER", "TAKEOVER")
-        except redis.RedisError:
-            if time.monotonic() > until:
-                raise
-        time.sleep(0.02)
 
 
 async def slots_move(trial: Trial, times: int | None = None) -> None:

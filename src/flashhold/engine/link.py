@@ -38,6 +38,7 @@ class Link:
         self._keys = partition_keys(options.partition)
         self._connection: HotConnection | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._not_before = (0, 0)
         self.furthest = (0, 0)
         self.furthest_before = (0, 0)
         self.ready = False
@@ -143,16 +144,23 @@ class Link:
             raise StoreUnavailable("the outcome is unknown: the store did not reply in time") from None
 
     def seen(self, epoch: int, seq: int) -> None:
-        """Notes a place that the store has shown. Raises Recovering where it is behind another: what it has answered
-        there rests on a store that has lost acknowledged entries."""
+        """Raises Recovering where the store stands before what it has shown: what it has answered there rests on a
+        store that has lost acknowledged entries."""
         try:
             self._refuse_lost_tail(epoch, seq)
         except Recovering:
             self.abort("the store has gone back")
             raise
-        if epoch != self.furthest[0]:
+
+    def shown(self, epoch: int, seq: int) -> None:
+        """Notes a place that callers are told of. Not before it is confirmed: what a lagging replica lacks when it
+        takes over was acknowledged to nobody, and must not keep anybody from using it."""
+        if (epoch, seq) <= self._not_before:
+            return
+        self._not_before = (epoch, seq)
+        if epoch > self.furthest[0]:
             self.furthest_before = self.furthest
-        self.furthest = (epoch, seq)
+        self.furthest = max(self.furthest, (epoch, seq))
 
     def abort(self, why: str) -> None:
         """Gives the present connection up."""
@@ -262,7 +270,11 @@ class Link:
             meta = _text_map(stored)
             if meta:
                 self._check_meta(meta)
-            self._refuse_lost_tail(int(meta.get("epoch", 0)), int(meta.get("seq", 0)))
+            stands = int(meta.get("epoch", 0)), int(meta.get("seq", 0))
+            if self._options.durability == durability.Durability.MEMORY:
+                # Another copy may be behind this one with nothing promised broken; the ledger decides that alone.
+                self._not_before = min(self._not_before, stands)
+            self._refuse_lost_tail(*stands)
             if self._options.admit is not None:
                 await self._options.admit(lambda: self._place_over(connection))
         except BaseException:
@@ -274,10 +286,10 @@ class Link:
 
     def _refuse_lost_tail(self, epoch: int, seq: int) -> None:
         """A store that stands before what it has shown us has lost acknowledged entries: nothing is sold from it."""
-        if (epoch, seq) < self.furthest:
+        if (epoch, seq) < self._not_before:
             raise Recovering(
-                f"the store stands at epoch {epoch}, seq {seq}, but it has shown epoch {self.furthest[0]}, "
-                f"seq {self.furthest[1]}: acknowledged entries are missing"
+                f"the store stands at epoch {epoch}, seq {seq}, but it has shown epoch {self._not_before[0]}, "
+                f"seq {self._not_before[1]}: acknowledged entries are missing"
             )
 
     async def _load_scripts(self, connection: HotConnection) -> None:
