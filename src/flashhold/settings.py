@@ -18,8 +18,8 @@ class Settings(BaseSettings):
 
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0",
-        description="The Redis or Valkey server that decides. `redis://…`, `rediss://…`, `unix://…`, or "
-        "`redis+sentinel://host:port,host:port/name`. Shared.",
+        description="The Redis or Valkey server that decides. `redis://…`, `rediss://…`, `unix://…`, "
+        "`redis+sentinel://host:port,host:port/name`, or `redis+cluster://host:port,host:port`. Shared.",
     )
     database_url: str = Field(
         default="postgresql://127.0.0.1:5432/flashhold",

@@ -159,6 +159,26 @@ async def primaries_die(trial: Trial, times: int | None = None) -> None:
     judged_words(trial)
 
 
+async def primaries_hang(trial: Trial) -> None:
+    """SIGSTOP of a primary until another has its place: when it goes on, it carries out what had reached it, and thinks
+    for a moment that it still is the one."""
+    cluster = stack_of(trial).cluster
+    for _ in range(trial.times):
+        victim, struck = await asyncio.to_thread(_some_primary, trial)
+
+        async def hangs(victim: Node = victim) -> float:
+            replica = cluster.replica_of(victim)
+            victim.signal(signal.SIGSTOP)
+            await asyncio.to_thread(cluster.until_promoted, replica)
+            await asyncio.sleep(trial.rng.uniform(0.0, 1.0))
+            victim.signal(signal.SIGCONT)
+            return time.monotonic()
+
+        await survived(trial, "a primary hangs", struck, hangs)
+        await settled(trial)
+    judged_words(trial)
+
+
 async def lagging_replicas_take_over(trial: Trial, still: float = STILL) -> None:
     """A replica that is megabytes behind is made the primary by force: what it lacks was acknowledged to nobody."""
     cluster = stack_of(trial).cluster
@@ -246,5 +266,6 @@ SCENARIOS = (
         target=10,
         seconds=80,
     ),
+    Scenario("cluster-hang", "SIGSTOP of a primary", primaries_hang, SETTING, times=5, target=10, seconds=90),
     Scenario("cluster-restart", "all six nodes restarted", all_are_restarted, SETTING, times=3, target=3, seconds=90),
 )
