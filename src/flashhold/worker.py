@@ -31,7 +31,7 @@ from flashhold.services import count_buyers
 from flashhold.services.carts import CartFollower
 from flashhold.services.gauges import WorkerGauges
 from flashhold.services.recovery import Recovery
-from flashhold.services.rolling_audit import RollingAudit
+from flashhold.services.rolling_audit import RollingAudit, RollingOptions
 from flashhold.services.sweep import Sweeper, wait
 from flashhold.services.write_behind import WriteBehind
 from flashhold.settings import Settings
@@ -208,10 +208,12 @@ async def _while_sound(
         sound.engines.pop(engine.partition, None)  # at once: other partitions' carts may be about to end here
         over.set()
 
+    options = RollingOptions().shared_by(settings.partitions)
+    rolling = RollingAudit(engine, settings.database_url, options=options, gauges=gauges, leads=leads)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(watch())
         tasks.create_task(Sweeper(engine, gauges=gauges).run(over))
         tasks.create_task(count_buyers.run(engine, settings.database_url, over))
         if len(sound) > 1:
             tasks.create_task(CartFollower(sound, engine.partition, settings.database_url).run(over))
-        tasks.create_task(RollingAudit(engine, settings.database_url, gauges=gauges, leads=leads).run(over))
+        tasks.create_task(rolling.run(over))

@@ -216,6 +216,14 @@ async def test_it_takes_its_share_of_the_store_and_no_more(one_redis_url: str, d
         assert sum(script["usec"] for script in scripts) / 1e6 <= allowed_s
 
 
+def test_many_partitions_take_the_share_of_one() -> None:
+    """Sixteen audits that each rest for 799 times what they took take an 800th each: a fiftieth together."""
+    one, each = RollingOptions(), RollingOptions().shared_by(16)
+    assert 16 / (each.rests + 1) == 1 / (one.rests + 1) == 0.02
+    assert each.hold_max_us / 16 == one.hold_max_us  # each has a sixteenth of the holds
+    assert RollingOptions().shared_by(1) == one
+
+
 async def test_a_round_that_is_behind_does_not_rest(one_redis_url: str, database_url: str) -> None:
     """What the store took to answer never makes a round late: its time for each hold comes before its share."""
     options = RollingOptions(rests=100_000, rest_max_ms=5_000, hold_max_us=100, round_min_ms=0)

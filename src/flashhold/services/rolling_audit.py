@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flashhold import telemetry
 from flashhold.domain.errors import FlashHoldError
@@ -50,12 +50,22 @@ class RollingOptions:
     hold_max_us: int = 450
     """Time that a round allows itself for a live hold, rests included; while it is behind that, it does not rest. So
     100,000 live holds take less than a minute where the machine can do it at all; that comes before the share."""
-    round_min_ms: int = 5_000
-    """Begin no round sooner after the last: a shop of few holds, or one partition of many on a server, need not be
-    looked at all the time to be looked at within a minute."""
+    round_min_ms: int = 1_000
+    """Begin no round sooner after the last: the ledger is asked too. No later: what is sold after a foreign write may
+    have to be sorted out by hand."""
     patience_ms: int = 5_000
     """How long the ledger may take to come to where the store was looked at. Later, nothing can be said; the look is
     made again."""
+
+    def shared_by(self, partitions: int) -> "RollingOptions":
+        """The options of each of so many, which may all be on one server: together they take the share of one, and
+        have the time of one for the live holds of all."""
+        return replace(
+            self,
+            rests=(self.rests + 1) * partitions - 1,
+            hold_max_us=self.hold_max_us * partitions,
+            round_min_ms=self.round_min_ms * partitions,
+        )
 
 
 class RollingAudit:
