@@ -7,6 +7,7 @@ partition answers truthfully for itself, and one that a SKU has left says where 
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, assert_never
 
 from flashhold.domain import commands, model
@@ -93,6 +94,9 @@ class Partitions:
     def _sent(self, command: commands.Hold | commands.Move | commands.ReadStock) -> "asyncio.Future[Any]":
         """To where its SKUs are thought to be."""
         if isinstance(command, commands.Hold):
+            if len(command.lines) == 1:
+                sku = command.lines[0].sku
+                return self._engines[self._places.get(sku) or self._place_of(sku)].submit(command)
             groups = self._groups(command.lines)
             if len(groups) > 1:
                 return self._carts.submit(command, groups)
@@ -114,21 +118,26 @@ class Partitions:
     ) -> "asyncio.Future[Any]":
         """Its outcome, or that of sending it on to where its SKU has gone. A callback: few are ever sent on."""
         outer: asyncio.Future[Any] = sent.get_loop().create_future()
-
-        def told(done: "asyncio.Future[Any]") -> None:
-            if outer.done():
-                return
-            if done.cancelled():
-                outer.cancel()
-            elif error := done.exception():
-                outer.set_exception(error)
-            elif _is_elsewhere(done.result()):
-                self._run(self._send_on(command, done.result())).add_done_callback(told)
-            else:
-                outer.set_result(done.result())
-
-        sent.add_done_callback(told)
+        sent.add_done_callback(partial(self._told, command, outer))
         return outer
+
+    def _told(
+        self,
+        command: commands.Hold | commands.Move | commands.ReadStock,
+        outer: "asyncio.Future[Any]",
+        sent: "asyncio.Future[Any]",
+    ) -> None:
+        if outer.done():
+            return
+        if sent.cancelled():
+            outer.cancel()
+        elif error := sent.exception():
+            outer.set_exception(error)
+        elif _is_elsewhere(outcome := sent.result()):
+            more = self._run(self._send_on(command, outcome))
+            more.add_done_callback(partial(self._told, command, outer))
+        else:
+            outer.set_result(outcome)
 
     async def _send_on(
         self, command: commands.Hold | commands.Move | commands.ReadStock, outcome: Refused
