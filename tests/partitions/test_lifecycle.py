@@ -2,6 +2,9 @@
 
 import asyncio
 
+from prometheus_client import Gauge, generate_latest
+
+from flashhold.services.gauges import WorkerGauges
 from tests.http.conftest import Api
 from tests.partitions.conftest import NAMES, audits, ledger_of, skus_by_place, until
 
@@ -85,3 +88,18 @@ async def test_holds_are_listed_over_all_partitions_and_none_is_left_out(shop: A
 
     await until(complete, "18 holds in the ledger")
     assert len(set(await listed())) == 18
+
+
+def test_what_a_worker_shows_of_a_partitions_state_names_the_partition() -> None:
+    """Every gauge is the state of one partition, and would otherwise be that of whichever spoke last; counts add up."""
+    together = WorkerGauges(several=True)
+    gauges = [name for name, figure in vars(WorkerGauges()).items() if isinstance(figure, Gauge)]
+    for number, place in enumerate(("p03", "p04"), 1):
+        mine = together.of(place)
+        mine.entries.inc(number)
+        for name in gauges:
+            getattr(mine, name).set(number)
+    shown = generate_latest(together.registry).decode()
+    assert "flashhold_ledger_entries_total 3.0" in shown
+    for place, value in (("p03", "1.0"), ("p04", "2.0")):
+        assert shown.count(f'{{partition="{place}"}} {value}') == len(gauges)
