@@ -61,7 +61,7 @@ class _Crowd:
 
     def answered(self, status: int, due: float, answer: bytes) -> None:
         now = time.perf_counter()
-        if self.begins <= due < self.ends:
+        if self.begins <= now < self.ends:
             self.waits.setdefault(status, []).append(now - due)
             if status != 201 and not self.example:
                 self.example = answer
@@ -127,7 +127,8 @@ async def measure(
     url: str, token: str, sku: str, *, per_second: float, connections: int, seconds: float,
     warm_up: float = WARM_UP_SECONDS,
 ) -> Crowded:  # fmt: skip
-    """Arrivals for `warm_up` + `seconds`; those of the latter count, answers to them for ten more seconds."""
+    """Arrivals for `warm_up` + `seconds`; those of the latter count, and the answers that come in it. Whoever has none
+    ten seconds later is lost."""
     place = urlsplit(url)
     host, port = place.hostname or "127.0.0.1", place.port or 80
     loop = asyncio.get_running_loop()

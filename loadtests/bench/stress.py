@@ -26,7 +26,10 @@ BAR_REFUSED_MS = 100
 class Size:
     seconds: float = 3.0
     peak_connections: tuple[int, ...] = (64, 256)
-    crowd_connections: int = 1_000
+    crowd_seconds: float = 0.15
+    """The crowd's connections: as many as are served in that time, half as many again as may wait."""
+    crowd_connections_min: int = 1_000
+    """On a slow machine: twice what may always wait."""
     times: float = 5.0
     repetitions: int = 5
 
@@ -60,7 +63,8 @@ async def _round(target: Target, size: Size, core: int | None) -> Round:
         peak = max(peak, served.per_second(201))
     crowd = await open_load.run_apart(
         target.url, target.token, use.SKU,
-        per_second=size.times * peak, connections=size.crowd_connections, seconds=size.seconds, core=core,
+        per_second=size.times * peak, connections=max(size.crowd_connections_min, round(size.crowd_seconds * peak)),
+        seconds=size.seconds, core=core,
     )  # fmt: skip
     if not set(crowd.statuses) <= {201, 429} or crowd.lost:
         raise RuntimeError(f"The crowd was answered {crowd.statuses}, {crowd.lost} not at all: {crowd.example}")

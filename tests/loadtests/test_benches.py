@@ -85,7 +85,7 @@ async def test_the_write_behind_is_measured_against_http_of_the_same_run(tmp_pat
 @pytest.mark.slow
 async def test_a_crowd_is_measured_against_the_peak_of_the_same_run(tmp_path: Path, binary: RedisBinary) -> None:
     """Both kinds of answers are counted, and whoever found no connection is not forgotten."""
-    size = stress.Size(seconds=1.5, peak_connections=(32,), crowd_connections=2_000, repetitions=1)
+    size = stress.Size(seconds=1.5, peak_connections=(32,), crowd_connections_min=2_000, repetitions=1)
     served, refused = await stress.measure(tmp_path, size, binary)
     assert (served.bar, refused.bar) == (0.8, 100)
     assert served.measured > 0.1

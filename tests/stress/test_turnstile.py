@@ -43,7 +43,9 @@ async def test_a_queue_that_stays_lets_nobody_in() -> None:
     assert queue.turnstile.full()
     queue.waiting = 150  # 4,000 a second: 400 may wait, about
     assert queue.turnstile.crowded and not queue.turnstile.full()
-    await queue.for_a_while(0, 0.1)
+    await queue.for_a_while(0, 0.05)
+    assert queue.turnstile.crowded
+    await queue.for_a_while(0, 0.15)
     assert not queue.turnstile.crowded
 
 
