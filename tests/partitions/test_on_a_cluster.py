@@ -33,7 +33,7 @@ def cluster() -> Iterator[LocalCluster]:
 
 
 async def test_a_shop_on_a_cluster(cluster: LocalCluster, database_url: str) -> None:
-    """Each partition sells, a drop of one key is one hold, what one partition loses is rebuilt, all audits are clean."""
+    """Each partition sells, a drop of one key is one hold, what a partition loses is rebuilt, all audits are clean."""
     settings = {"partitions": PARTITIONS, "durability": "replica", "readiness_refresh_ms": 100}
     with worker_process(cluster.url, database_url, FLASHHOLD_DURABILITY="replica"):
         async with running_api(cluster.url, database_url, **settings) as api:
