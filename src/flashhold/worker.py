@@ -67,6 +67,8 @@ async def _work(settings: Settings) -> None:
     loop.set_default_executor(ThreadPoolExecutor(THREADS_MIN + THREADS_A_PARTITION * len(names)))
     sound = Sound(names)
     tasks = [asyncio.create_task(_work_on(settings, name, gauges.of(name), sound, stop)) for name in names]
+    if len(names) > 1:
+        tasks.append(asyncio.create_task(CartFollower(sound, settings.database_url).run(stop)))
     await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     stop.set()
     for ended in await asyncio.gather(*tasks, return_exceptions=True):
@@ -214,6 +216,4 @@ async def _while_sound(
         tasks.create_task(watch())
         tasks.create_task(Sweeper(engine, gauges=gauges).run(over))
         tasks.create_task(count_buyers.run(engine, settings.database_url, over))
-        if len(sound) > 1:
-            tasks.create_task(CartFollower(sound, engine.partition, settings.database_url).run(over))
         tasks.create_task(rolling.run(over))

@@ -77,10 +77,9 @@ async def settle(mall: Mall) -> None:
     """What the worker does once the grace is over."""
     mall.write_down()
     assert mall.database_url is not None, "carts are followed by the ledger"
-    for name in mall.engines:
-        follower = CartFollower(mall.engines, name, mall.database_url, grace_ms=0)
-        await follower.round()
-        follower.close()
+    follower = CartFollower(mall.engines, mall.database_url, grace_ms=0)
+    await follower.round()
+    follower.close()
 
 
 async def check(mall: Mall) -> None:

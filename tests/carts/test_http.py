@@ -128,6 +128,7 @@ async def test_pages_show_the_cart_and_not_its_parts(shop: Api) -> None:
     assert all(report.clean for report in (await audits(shop)).values())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_carts_of_a_killed_process_are_completed(one_redis_url: str, database_url: str) -> None:
     """An API process is killed again and again while carts are held and sold: whoever repeats his key gets an answer
@@ -173,7 +174,7 @@ async def _shop_until_killed(
     async def buy() -> None:
         while True:
             key = uuid.uuid4().hex
-            sent[key] = {"lines": lines(chance.sample(skus, chance.randint(2, 6))), "ttl_seconds": 20}
+            sent[key] = {"lines": lines(chance.sample(skus, chance.randint(2, 6))), "ttl_seconds": 6}
             held = await client.post("/v1/holds", json=sent[key], headers={"Idempotency-Key": key})
             if held.status_code == 201:
                 told[key] = held.status_code, held.content

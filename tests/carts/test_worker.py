@@ -41,7 +41,7 @@ async def test_a_cart_that_lives_is_let_alone(mall: Mall) -> None:
     await mall.engines["p00"].release(held.id)
     mall.write_down()
     assert mall.database_url is not None
-    patient = CartFollower(mall.engines, "p00", mall.database_url, grace_ms=60_000)
+    patient = CartFollower(mall.engines, mall.database_url, grace_ms=60_000)
     assert await patient.round() == 0
     patient.close()
     assert await mall.counters() == UNITS | {"apple": (10, 0, 0)}
@@ -57,7 +57,7 @@ async def test_a_decision_that_the_ledger_has_not_yet_is_waited_for(mall: Mall) 
     for one in mall.writing[1:]:
         one.drain()
     assert mall.database_url is not None
-    follower = CartFollower(mall.engines, "p00", mall.database_url, grace_ms=0)
+    follower = CartFollower(mall.engines, mall.database_url, grace_ms=0)
     assert await follower.round() == 0
     assert await mall.counters() == UNITS | {"apple": (9, 0, 1)}
     mall.write_down()

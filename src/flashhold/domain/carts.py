@@ -118,6 +118,11 @@ def first_of_key(key: str) -> str:
     return hold_id(partition, digest, int(seq))
 
 
+def place_of(first: str) -> str:
+    """Where a cart's first hold is."""
+    return _parsed(first)[0]
+
+
 def partition_of_key(key: str) -> str:
     """Where the part with this key is."""
     return key.rsplit(" ", 1)[1]

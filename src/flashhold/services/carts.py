@@ -29,26 +29,22 @@ SETTLED_MS = 600_000
 looked at again."""
 ALL_AGAIN_S = 3_600.0
 """But once in this time, in case one was, behind a partition that had been stopped for long."""
-CARTS_MAX = 1_000
-"""Carts a round: about a second of work."""
+PARTS_MAX = 2_000
+"""Of a partition in a round: a second or two of work."""
 
 _log = telemetry.logger(__name__)
 
 
 class CartFollower:
-    """For the carts whose first hold is in one partition. `engines`: of all partitions; looking one up may raise what
-    keeps it from being asked."""
+    """`engines`: of all partitions; looking one up may raise what keeps it from being asked."""
 
-    def __init__(
-        self, engines: Mapping[str, Engine], partition: str, database_url: str, *, grace_ms: int = GRACE_MS
-    ) -> None:
+    def __init__(self, engines: Mapping[str, Engine], database_url: str, *, grace_ms: int = GRACE_MS) -> None:
         self._engines = engines
-        self._partition = partition
         self._ledger = shared_sync(database_url)
         self._carts = Carts(engines)
         self._grace_s = grace_ms / 1000
         self._first_seen: dict[str, float] = {}
-        self._settled: str | None = None
+        self._settled: dict[str, str] = {}
         self._all_again_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -58,7 +54,7 @@ class CartFollower:
                 try:
                     await self.round()
                 except FlashHoldError as error:
-                    _log.warning("carts-not-followed", partition=self._partition, reason=str(error))
+                    _log.warning("carts-not-followed", reason=str(error))
                 await wait(stop, PAUSE_MS * random.uniform(0.5, 1.0) / 1000)
         finally:
             await asyncio.to_thread(self.close)
@@ -69,27 +65,31 @@ class CartFollower:
     async def round(self) -> int:
         """One look at all parts that may be left; returns how many carts were seen to. Raises what the verbs of an
         `Engine` raise, and `LedgerUnavailable`; other carts are seen to first."""
-        if time.monotonic() >= self._all_again_at:
-            self._settled, self._all_again_at = None, time.monotonic() + ALL_AGAIN_S
+        now = time.monotonic()
+        if now >= self._all_again_at:
+            self._settled, self._all_again_at = {}, now + ALL_AGAIN_S
         left: dict[str, list[PartRow]] = {}
-        after, settled = self._settled, True
+        for partition in self._engines:
+            for row in await asyncio.to_thread(self._left, partition):
+                left.setdefault(carts.first_of_key(row.key), []).append(row)
+        self._first_seen = {first: self._first_seen.get(first, now) for first in left}
+        due = {first: parts for first, parts in left.items() if now - self._first_seen[first] >= self._grace_s}
+        return await self._follow(due)
+
+    def _left(self, partition: str) -> list[PartRow]:
+        """Parts of carts whose first hold is in this partition that are held though the cart may have ended."""
+        left: list[PartRow] = []
+        after, is_settled = self._settled.get(partition), True
         while True:
-            page = await asyncio.to_thread(parts_page, self._ledger, self._partition, after)
+            page = parts_page(self._ledger, partition, after)
             for row in page:
                 after = row.key
-                settled = settled and row.state != "held" and row.age_ms > SETTLED_MS
-                if settled:
-                    self._settled = row.key
-                if row.is_left and len(left) < CARTS_MAX:
-                    left.setdefault(carts.first_of_key(row.key), []).append(row)
-            if len(page) < PAGE_PARTS:
-                break
-        now = time.monotonic()
-        self._first_seen = {first: self._first_seen.get(first, now) for first in left}
-        return await self._follow({first: left[first] for first in left if self._is_due(first, now)})
-
-    def _is_due(self, first: str, now: float) -> bool:
-        return now - self._first_seen[first] >= self._grace_s
+                is_settled = is_settled and row.state != "held" and row.age_ms > SETTLED_MS
+                if is_settled:
+                    self._settled[partition] = row.key
+            left += [row for row in page if row.is_left]
+            if len(page) < PAGE_PARTS or len(left) > PARTS_MAX:
+                return left
 
     async def _follow(self, left: Mapping[str, list[PartRow]]) -> int:
         followed, accident = 0, None
@@ -104,7 +104,7 @@ class CartFollower:
 
     async def _end(self, first: str, parts: list[PartRow]) -> bool:
         """Ends the parts of a cart, if it has ended; `parts`: those that the ledger has as held."""
-        outcome = await self._engines[self._partition].read_hold(first)
+        outcome = await self._engines[carts.place_of(first)].read_hold(first)
         hold = outcome.value if isinstance(outcome, Applied) else None
         if hold is None:
             hold = await asyncio.to_thread(first_in_ledger, self._ledger, first)
