@@ -130,7 +130,8 @@ def write_behind_of(settings: Settings, gauges: WorkerGauges, partition: str) ->
     client = blocking_client(settings.redis_url, partition)
     holder = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
     writer = LedgerWriter(settings.database_url, partition, holder=holder)
-    return WriteBehind(Journal(client, partition), writer, gauges=gauges)
+    replicated = Durability(settings.durability) == Durability.REPLICA
+    return WriteBehind(Journal(client, partition, replicated=replicated), writer, gauges=gauges)
 
 
 async def _prepare(database_url: str, stop: asyncio.Event) -> bool:

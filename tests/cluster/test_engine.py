@@ -1,6 +1,7 @@
 """An engine on a cluster finds its primary, and what happens to nodes and slots is told to nobody in their words."""
 
 import asyncio
+import functools
 import signal
 import time
 
@@ -194,3 +195,25 @@ def test_a_cluster_url_says_all_that_is_needed() -> None:
     for wrong in ("redis+cluster://", "redis+cluster://a:1/2", "redis+cluster://a:x"):
         with pytest.raises(Misconfigured):
             cluster_of(wrong, "p03")
+
+
+async def test_the_ledger_takes_only_what_a_replica_has(cluster: LocalCluster) -> None:
+    """What only a primary has, which may be replaced any moment, is not read; once the replica is back it is."""
+    options = EngineOptions(durability=Durability.MEMORY)
+    async with await Engine.connect(cluster.url, options=options) as engine:
+        await engine.install()
+        await engine.move("receipt", "shoe", 100, key="stock")
+        replica = cluster.replica_of(cluster.primary_of("p00"))
+        with blocking_client(cluster.url, "p00") as client:
+            journal = Journal(client, "p00", replicated=True)
+            read = functools.partial(journal.read, "0", 10, 0)
+            async with asyncio.timeout(BACK_S):
+                while len(await asyncio.to_thread(read)) != 1:  # noqa: ASYNC110  # the replica has no event for it
+                    await asyncio.sleep(0.05)
+            replica.signal(signal.SIGSTOP)
+            await engine.hold(key="alone", lines=[Line("shoe", 1)])
+            assert await asyncio.to_thread(read) == []
+            replica.signal(signal.SIGCONT)
+            async with asyncio.timeout(BACK_S):
+                while len(await asyncio.to_thread(read)) != 2:  # noqa: ASYNC110  # the same
+                    await asyncio.sleep(0.05)
