@@ -1,4 +1,4 @@
-"""How long `flashhold audit` takes over a million live holds, and how long it keeps Redis from everybody else."""
+"""How long `flashhold audit` takes over many live holds, and how much of Redis' time it takes meanwhile."""
 
 import asyncio
 import time
@@ -21,6 +21,7 @@ from loadtests.bench import engine_use as use
 from loadtests.bench.figures import Figure, at_most
 
 BAR_S = 300.0
+"""For a million live holds; it grows with their number."""
 BAR_SHARE = 0.25
 """Of Redis' time: it says a fifth of itself, and what the server counts is less."""
 _PORTION = 100_000
@@ -28,7 +29,7 @@ _PORTION = 100_000
 
 @dataclass(frozen=True)
 class Size:
-    holds: int = 1_000_000
+    holds: int = 250_000
 
 
 async def measure(directory: Path, size: Size = Size(), binary: RedisBinary | None = None) -> list[Figure]:
@@ -51,9 +52,9 @@ async def measure(directory: Path, size: Size = Size(), binary: RedisBinary | No
         scripts_s, longest_ms = _scripts(client)
         on = f"{server.name}, {stores.postgres_version(postgres)}"
     title = f"audit of {size.holds:,} live holds"
-    told = {"us_a_hold": seconds / size.holds * 1e6, "of_Redis_s": scripts_s, "longest_script_ms": longest_ms}
+    told = {"seconds": seconds, "of_Redis_s": scripts_s, "longest_script_ms": longest_ms}
     return [
-        at_most(f"{title}: seconds", seconds, BAR_S, "disk", on, **told),
+        at_most(f"{title}: seconds a million", seconds / size.holds * 1e6, BAR_S, "disk", on, **told),
         at_most(f"{title}: share of Redis' time", scripts_s / seconds, BAR_SHARE, "disk", on),
     ]
 

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from loadtests.bench import deadline, engine, http_holds, live_holds, memory, stress, write_behind
+from loadtests.bench import audit, deadline, engine, http_holds, live_holds, memory, stress, write_behind
 
 from flashhold.embedded.binaries import RedisBinary, redis_binaries
 from loadtests import http_load, stores
@@ -44,6 +44,13 @@ async def test_holds_among_many_and_among_few_are_measured_in_turn(tmp_path: Pat
     size = live_holds.Size(few=100, many=2_000, holds=500, repetitions=2)
     figures = await live_holds.measure(tmp_path, size, binary)
     assert [0.2 < figure.measured < 5 for figure in figures] == [True] * 4
+
+
+async def test_an_audit_sees_every_hold(tmp_path: Path, binary: RedisBinary) -> None:
+    """Or the bench would have failed; it took some of the server's time, and not most of it."""
+    seconds, share = await audit.measure(tmp_path, audit.Size(3_000), binary)
+    assert 0 < seconds.raw["seconds"] < 60
+    assert 0 < share.measured < 0.5
 
 
 async def test_the_http_client_counts_what_a_server_answers(tmp_path: Path) -> None:
