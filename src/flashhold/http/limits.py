@@ -35,6 +35,8 @@ class LimitedProtocol(HttpToolsProtocol):
     """What a head that ends in the piece of data at hand can have at most."""
     _body_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+    """Ends the connection of a client that does not read its answers: as patiently as one that does not send."""
     leaving = False
     """Whether this process ends: the next answer is the connection's last."""
 
@@ -51,7 +53,22 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_deadline()
+        self._stop_unread()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(self.receipt_timeout_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop_unread()
+        super().resume_writing()
+
+    def _stop_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def data_received(self, data: bytes) -> None:
         self._one_ended = False
