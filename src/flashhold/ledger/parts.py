@@ -13,22 +13,28 @@ from flashhold.ledger.tables import ENTRIES
 
 PAGE_PARTS = 500
 
-# The id is compared, not only the place: a hold that was lost with its store leaves its seq to another one. Of what was
-# ever written as a part only a page is read, by the index that has nothing else in it.
+# Of what was ever written as a part only a page is read, in the order of the index that has nothing else in it: a planner
+# that believes in few parts would read and sort all of them for each page.
+_IN_ORDER = text("SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off")
+
+# The id is compared, not only the place: a hold that was lost with its store leaves its seq to another one.
 _PARTS = text("""
+    WITH page AS MATERIALIZED (
+        SELECT idempotency_key, partition, seq, at_ms FROM entries
+         WHERE kind = 'hold' AND idempotency_key LIKE 'part of %'
+           AND idempotency_key ~>~ :after AND idempotency_key ~<~ :until
+         ORDER BY idempotency_key USING ~<~ LIMIT :most)
     SELECT e.idempotency_key AS key, h.state, f.state AS first_state,
            f.state = 'held' AND f.expires_at_ms <= floor(extract(epoch FROM clock_timestamp()) * 1000) AS overdue,
            floor(extract(epoch FROM clock_timestamp()) * 1000) - e.at_ms AS age_ms
-      FROM entries e
+      FROM page e
       JOIN holds h ON h.partition = e.partition AND h.created_seq = e.seq
       LEFT JOIN (holds f JOIN entries m ON m.partition = f.partition AND m.epoch = f.created_epoch
                                        AND m.seq = f.created_seq)
         ON f.partition = :partition AND f.created_seq = split_part(e.idempotency_key, ' ', 4)::bigint
        AND m.hold = 'hld_' || substr(:partition, 2) || split_part(e.idempotency_key, ' ', 5)
                     || to_hex(split_part(e.idempotency_key, ' ', 4)::bigint)
-     WHERE e.kind = 'hold' AND e.idempotency_key LIKE 'part of %'
-       AND e.idempotency_key ~>~ :after AND e.idempotency_key ~<~ :until
-     ORDER BY e.idempotency_key USING ~<~ LIMIT :most""")
+     ORDER BY e.idempotency_key USING ~<~""")
 
 _FIRST = text("""
     SELECT m.details->>'metadata' AS metadata, f.state, f.created_epoch, f.expires_at_ms, m.at_ms, x.reference, x.reason
@@ -75,6 +81,7 @@ def parts_page(engine: sa.Engine, partition: str, after: str | None) -> list[Par
     first, until = parts_key_range(partition)
     values = {"partition": partition, "after": after or first, "until": until, "most": PAGE_PARTS}
     with translated(), engine.connect() as connection:
+        connection.execute(_IN_ORDER)
         return [PartRow(*row) for row in connection.execute(_PARTS, values)]
 
 
