@@ -56,6 +56,7 @@ if asked.release or asked.extend or asked.amend then
 --@include verbs/amend.lua
 end
 if asked.move then
+--@include include/movements.lua
 --@include verbs/move.lua
 end
 if asked.policy or asked.count or asked.read_hold or asked.read_stock then
