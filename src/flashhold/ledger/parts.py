@@ -13,8 +13,8 @@ from flashhold.ledger.tables import ENTRIES
 
 PAGE_PARTS = 500
 
-# Of what was ever written as a part only a page is read, in the order of the index that has nothing else in it: a planner
-# that believes in few parts would read and sort all of them for each page.
+# Of what was ever written as a part only a page is read, in the order of the index that has nothing else in it: a
+# planner that believes in few parts would read and sort all of them for each page.
 _IN_ORDER = text("SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off")
 
 # The id is compared, not only the place: a hold that was lost with its store leaves its seq to another one.
