@@ -4,11 +4,13 @@ import asyncio
 import functools
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 from redis.crc import key_slot
 
 from flashhold import Engine, EngineOptions, Line
+from flashhold.domain.entries import Batch
 from flashhold.domain.errors import FlashHoldError, Misconfigured, NotDurable, StoreUnavailable
 from flashhold.domain.model import Stock
 from flashhold.engine.address import blocking_client, cluster_of
@@ -207,13 +209,20 @@ async def test_the_ledger_takes_only_what_a_replica_has(cluster: LocalCluster) -
         with blocking_client(cluster.url, "p00") as client:
             journal = Journal(client, "p00", replicated=True)
             read = functools.partial(journal.read, "0", 10, 0)
-            async with asyncio.timeout(BACK_S):
-                while len(await asyncio.to_thread(read)) != 1:  # noqa: ASYNC110  # the replica has no event for it
-                    await asyncio.sleep(0.05)
+            await _until_read(read, 1)
             replica.signal(signal.SIGSTOP)
             await engine.hold(key="alone", lines=[Line("shoe", 1)])
-            assert await asyncio.to_thread(read) == []
+            with pytest.raises(StoreUnavailable, match="no replica"):
+                await asyncio.to_thread(read)
             replica.signal(signal.SIGCONT)
-            async with asyncio.timeout(BACK_S):
-                while len(await asyncio.to_thread(read)) != 2:  # noqa: ASYNC110  # the same
-                    await asyncio.sleep(0.05)
+            await _until_read(read, 2)
+
+
+async def _until_read(read: Callable[[], list[Batch]], batches: int) -> None:
+    async with asyncio.timeout(BACK_S):
+        while True:
+            try:
+                if len(await asyncio.to_thread(read)) == batches:
+                    return
+            except StoreUnavailable:
+                await asyncio.sleep(0.05)

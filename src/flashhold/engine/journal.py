@@ -112,7 +112,8 @@ class Journal:
                 self._keys.journal, after_stream_id, NEVER_DECODE=True,
             )  # fmt: skip
             if found and self._replicated and not self._is_replicated():
-                return []
+                # Not an empty list: beside a store that stands further on that would be a gap.
+                raise StoreUnavailable("cannot read the journal: no replica has what it holds yet")
         except redis.RedisError as error:
             raise StoreUnavailable(f"cannot read the journal: {error}") from error
         return [self._batch(*record) for record in _records(found)]
