@@ -76,7 +76,7 @@ UNITS = (  # by the end of the name; the first that fits
     ("_seconds", "seconds"), ("_seconds_max", "seconds"), ("_ms", "milliseconds"), ("_hours", "hours"),
     ("bytes_max", "bytes"), ("headers_max", "header lines"), ("connections_max", "connections"),
     ("waiting_max", "commands"), ("batch_size_max", "commands"),
-    ("in_flight_max", "batches"), ("port", "TCP port"), ("processes", "processes"),
+    ("in_flight_max", "batches"), ("port", "TCP port"), ("processes", "processes"), ("partitions", "partitions"),
     ("_url", "URL"), ("_dir", "directory"), ("host", "address"),
 )  # fmt: skip
 

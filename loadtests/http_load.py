@@ -40,7 +40,7 @@ class Measured(NamedTuple):
         return self.statuses.get(status, 0) / self.seconds
 
 
-class _Requests:
+class Requests:
     """Holds of one unit with keys nobody used before; everything but the key's number is prepared."""
 
     def __init__(self, host: str, token: str, sku: str) -> None:
@@ -61,7 +61,7 @@ class _Requests:
 class _Run:
     """What all connections share: the clock's window, the counts."""
 
-    def __init__(self, requests: _Requests, begins: float, ends: float) -> None:
+    def __init__(self, requests: Requests, begins: float, ends: float) -> None:
         self.requests = requests
         self.begins = begins
         self.ends = ends
@@ -135,7 +135,7 @@ async def measure(
     place = urlsplit(url)
     host, port = place.hostname or "127.0.0.1", place.port or 80
     begins = time.perf_counter() + warm_up
-    run = _Run(_Requests(f"{host}:{port}", token, sku), begins, begins + seconds)
+    run = _Run(Requests(f"{host}:{port}", token, sku), begins, begins + seconds)
     loop = asyncio.get_running_loop()
     opened = [await loop.create_connection(lambda: _Connection(run), host, port) for _ in range(connections)]
     await asyncio.wait_for(asyncio.gather(*(protocol.done for _, protocol in opened)), warm_up + seconds + 30)

@@ -39,10 +39,13 @@ load_batch(commands)
 
 -- Verbs that nobody asks for are not made: most batches are of one verb, and a closure costs as much as a command.
 local verbs, meanings = {}, {} -- meanings: of verbs that can say the same in two ways
-if asked.hold or asked.hold_partially then
+if asked.hold or asked.hold_partially or asked.hold_part then
 --@include include/rules.lua
 --@include verbs/hold.lua
 --@include verbs/hold_partially.lua
+    if asked.hold_part then
+--@include verbs/hold_part.lua
+    end
 end
 if asked.commit then
 --@include verbs/commit.lua
@@ -53,6 +56,7 @@ if asked.release or asked.extend or asked.amend then
 --@include verbs/amend.lua
 end
 if asked.move then
+--@include include/movements.lua
 --@include verbs/move.lua
 end
 if asked.policy or asked.count or asked.read_hold or asked.read_stock then
@@ -69,14 +73,15 @@ end
 local replies, to_pack = {}, {} -- the first reply is the head of the script's own
 for i = 1, #commands do
     local c = commands[i]
-    local verb, keyed, reply, packed = c[1], c[2] ~= '', postponed[i], nil
+    local verb, keyed, reply, packed, passing = c[1], c[2] ~= '', postponed[i], nil, nil
     if keyed and not reply then
         if meanings[verb] then meanings[verb](c) end
         if records[c[2]] then reply = recall(c) end
     end
     if not reply then
-        reply, packed = verbs[verb](c) -- `packed`: bytes already, and its own record is its key's memory
-        if keyed and not packed then remember(c, reply) end
+        -- `packed`: bytes already, and its own record is its key's memory; `passing`: no answer to stick to the key yet
+        reply, packed, passing = verbs[verb](c)
+        if keyed and not packed and not passing then remember(c, reply) end
     end
     replies[i + 1] = reply
     if not packed then to_pack[#to_pack + 1] = i + 1 end

@@ -83,13 +83,14 @@ function fill.pools(rows)
     end
 end
 
--- {sku, ttl_ms, ttl_max_ms, max_per_buyer, opens_at_ms, closes_at_ms, class, partition_key, counted, {pool name, …}, durability}
+-- {sku, ttl_ms, ttl_max_ms, max_per_buyer, opens_at_ms, closes_at_ms, class, partition_key, counted, {pool name, …}, durability,
+-- elsewhere|'', moves|0}
 function fill.skus(rows)
     for _, row in ipairs(rows) do
         touch_sku({
             sku = row[1], ttl_ms = row[2], ttl_max_ms = row[3], max_per_buyer = row[4], opens_at_ms = row[5],
             closes_at_ms = row[6], class = row[7], partition_key = row[8], counted = row[9], pools = row[10],
-            durability = row[11]})
+            durability = row[11], elsewhere = row[12] ~= '' and row[12] or nil, moves = row[13] ~= 0 and row[13] or nil})
     end
 end
 
@@ -105,12 +106,7 @@ end
 function fill.holds(rows)
     for _, row in ipairs(rows) do
         for i, number in ipairs(row[15]) do numbered(row[7][i][1], row[7][i][2], number) end
-        local r = {
-            digest = row[1], state = row[2], fingerprint = row[3], buyer = row[4], metadata = row[5],
-            asked_ttl_ms = row[6], lines = row[7], epoch = row[8], created_ms = row[9], ttl_ms = row[10],
-            last = row[11], original = row[12], seq = row[13], expires_ms = row[14]}
-        local last = r.last
-        r.last = last and {last[1], last[3], last[4], last[5], last[2], last[6] and 1 or 0}
+        local r = revived_record(row)
         touch_record(r)
         if r.state == HELD then schedule(r) end
     end

@@ -34,7 +34,9 @@ BENCHES = {
     "write-behind": "loadtests.bench.write_behind",
     "memory": "loadtests.bench.memory",
     "live-holds": "loadtests.bench.live_holds",
+    "audit": "loadtests.bench.audit",
     "deadline": "loadtests.bench.deadline",
+    "stress": "loadtests.bench.stress",
 }
 """Each module has a `Size` and a `measure(directory, size, binary)`."""
 

@@ -50,6 +50,7 @@ end
 
 -- Reason and detail of why the SKU takes no new holds at this instant, or nil.
 local function window(s)
+    if s.elsewhere then return 'sku-elsewhere', elsewhere_refusal(s)[4] end
     if s.opens_at_ms > now then return 'sale-not-open', {sku = s.sku, opens_at_ms = s.opens_at_ms} end
     if s.closes_at_ms > 0 and s.closes_at_ms <= now then
         return 'sale-closed', {sku = s.sku, closes_at_ms = s.closes_at_ms}

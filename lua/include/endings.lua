@@ -36,9 +36,10 @@ local function expire(r)
 end
 
 -- A hold as it is now, nil where there is none of this name: an overdue one is expired before anything looks at it.
+-- made_seq 0: whichever this digest stands for. Only a cart's parts are named so, whose digests are made for them alone.
 local function hold_of(digest, made_seq)
     local r = record_of(digest)
-    if not r or r.state == REMEMBERED or r.seq ~= made_seq then return nil end
+    if not r or r.state == REMEMBERED or (r.seq ~= made_seq and made_seq ~= 0) then return nil end
     if r.state == HELD and r.expires_ms <= now then expire(r) end
     return r
 end

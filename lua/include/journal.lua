@@ -43,7 +43,7 @@ local function refuse(reason, detail)
     return {REFUSAL, 0, reason, detail, epoch, seq}
 end
 
-local TRANSIENT = {['idempotency-key-reused'] = true, ['invalid-request'] = true}
+local TRANSIENT = {['idempotency-key-reused'] = true, ['invalid-request'] = true, ['sku-elsewhere'] = true}
 
 local function refuse_field(field, message)
     return refuse('invalid-request', {errors = {{field = field, message = message}}})

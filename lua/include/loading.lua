@@ -1,8 +1,9 @@
 -- loading: what the commands name, in as few look-ups as there are kinds of things.
 -- READS holds, stock, buyers      WRITES nothing
 
-local LINES_AT = {hold = 9, hold_partially = 8, commit = 10, amend = 7} -- from there to the end: sku, pool, quantity, …
-local NAMES_A_HOLD = {commit = true, release = true, extend = true, amend = true, read_hold = true}
+-- From there to the end: sku, pool, quantity, …
+local LINES_AT = {hold = 9, hold_partially = 8, hold_part = 10, commit = 10, amend = 7}
+local NAMES_A_HOLD = {commit = true, release = true, extend = true, amend = true, read_hold = true, hold_part = true}
 
 local asked = {} -- verbs of this batch
 local postponed = {} -- place of a command → its reply, where its hold is too much for this batch: it is asked again

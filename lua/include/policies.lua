@@ -12,6 +12,7 @@ local function policy_of(s)
     for name, member in pairs(FIELDS) do
         if s[member] ~= (UNSET[name] or 0) then policy[name] = s[member] end
     end
+    if s.moves then policy.elsewhere, policy.moves = s.elsewhere or '', s.moves end
     for _, name in ipairs(s.pools) do
         local p = pool_of(s.sku, name)
         policy.pools[name] = {p.safety_stock, p.oversell_allowance}

@@ -33,6 +33,17 @@ local function decode_record(digest, raw)
         ttl_ms = ttl_ms, last = last, original = original, seq = made_seq, expires_ms = expires_ms}
 end
 
+-- A record out of what the ledger knows: {digest, state, fingerprint, buyer, metadata, asked ttl_ms, {line, …}, epoch,
+-- created_ms, ttl_ms, last|false, original|false, seq, expires_ms}; last: {epoch, seq, ended_ms, reference, reason, reacquired}
+local function revived_record(row)
+    local last = row[11]
+    return {
+        digest = row[1], state = row[2], fingerprint = row[3], buyer = row[4], metadata = row[5], asked_ttl_ms = row[6],
+        lines = row[7], epoch = row[8], created_ms = row[9], ttl_ms = row[10],
+        last = last and {last[1], last[3], last[4], last[5], last[2], last[6] and 1 or 0}, original = row[12],
+        seq = row[13], expires_ms = row[14]}
+end
+
 local function flat_lines(lines, width)
     local flat = {}
     for i = 1, #lines do

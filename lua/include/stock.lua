@@ -2,7 +2,8 @@
 -- A pool: field sku NUL pool → {number, available, held, committed, damaged, in_transit, safety_stock, oversell_allowance,
 -- past}; past: units that were committed and no longer are.
 -- A SKU: field sku → {ttl_ms, ttl_max_ms, max_per_buyer, opens_at_ms, closes_at_ms, class, partition_key, counted, {pool names},
--- durability}, 0 or '' where not set. NUL is legal in no name, so no two fields are alike.
+-- durability[, elsewhere, moves]}, 0 or '' where not set. NUL is legal in no name, so no two fields are alike.
+-- elsewhere: the partition that a SKU went to which has left this one; moves: how often it has moved, over all partitions.
 
 local NUL, DEFAULT = '\0', 'default'
 local ON_HAND_MAX = 9e15 -- doubles are exact to 2^53
@@ -34,7 +35,8 @@ local function decode(field, raw)
         raised[field] = a[10] ~= '' and a[10] or nil
         skus[field] = {
             sku = field, ttl_ms = a[1], ttl_max_ms = a[2], max_per_buyer = a[3], opens_at_ms = a[4], closes_at_ms = a[5],
-            class = a[6], partition_key = a[7], counted = a[8], pools = a[9], durability = a[10] or ''}
+            class = a[6], partition_key = a[7], counted = a[8], pools = a[9], durability = a[10] or '',
+            elsewhere = a[11] ~= '' and a[11] or nil, moves = a[12]}
         return
     end
     local sku, name = string.sub(field, 1, at - 1), string.sub(field, at + 1)
@@ -106,6 +108,11 @@ local function create_sku(sku)
     return s
 end
 
+-- What a command for a SKU is told that has left this partition; whoever sent it goes on there.
+local function elsewhere_refusal(s)
+    return refuse('sku-elsewhere', {sku = s.sku, partition = s.elsewhere or '', moves = s.moves or 0})
+end
+
 local function sellable(p)
     return p.available - p.safety_stock + p.oversell_allowance
 end
@@ -122,7 +129,7 @@ local function flush_stock()
         local s = changed_skus[i]
         values[#values + 1] = s.sku
         values[#values + 1] = pack({s.ttl_ms, s.ttl_max_ms, s.max_per_buyer, s.opens_at_ms, s.closes_at_ms,
-            s.class, s.partition_key, s.counted, s.pools, s.durability})
+            s.class, s.partition_key, s.counted, s.pools, s.durability, s.elsewhere or (s.moves and ''), s.moves})
     end
     write_all('HSET', STOCK, values)
 end

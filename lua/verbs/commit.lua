@@ -63,6 +63,9 @@ local function commit_expired(r, takes, c)
     local again = {}
     for i, line in ipairs(r.lines) do again[i] = {line[1], line[2], takes[i]} end
     local needs = needs_of(again)
+    for _, need in ipairs(needs) do
+        if sku_of(need[3]).elsewhere then return refuse_final(r) end -- its stock is not here any more
+    end
     local refusal = limit_refusal(r.buyer, units_by_sku(needs)) or stock_refusal(needs)
     if refusal then return refusal end
     local changes = {}

@@ -7,6 +7,7 @@
 verbs.count = function(c)
     local s = sku_of(c[5])
     if not s then return refuse('unknown-sku', {sku = c[5]}) end
+    if s.elsewhere then return elsewhere_refusal(s) end
     local replayed = s.counted ~= c[6] and 1 or 0
     if replayed == 0 then
         for i = 8, #c, 2 do add_share(c[5], c[i], c[i + 1]) end

@@ -1,71 +1,9 @@
 -- move: {verb, digest, fingerprint, key, kind, sku, pool, quantity, reason|'', reference|'', hold id|'', to_pool|'',
---        hold digest|'', hold seq|0}
+--        hold digest|'', hold seq|0, recalled}
+-- `recalled`: 0 where the ledger is to be asked for a hold that is not here, false where it is not, or knows none; or the
+--        hold as it knows it (records.lua: revived_record)
 -- READS stock holds due buyers      WRITES stock holds due ended buyers journal
 -- REPLIES {ENTRY, replayed, epoch, seq, at_ms, the entry as the journal has it, chain}
-
-local function movement_refused(message)
-    return refuse('movement-refused', {message = message})
-end
-
-local function on_hand(p)
-    return p.available + p.held + p.committed
-end
-
--- Changes out of {pool, outside, available, held, committed, damaged}, …
-local function moved(...)
-    local changes = {}
-    for _, step in ipairs({...}) do change(changes, unpack(step)) end
-    return changes
-end
-
--- One function a kind: the changes it makes, or nil and the refusal. `q` is positive but for an adjustment.
-local moves = {}
-
-local function gain(p, q)
-    if on_hand(p) + q > ON_HAND_MAX then return nil, movement_refused('more than can be counted exactly') end
-    return moved({p, -q, q, 0, 0, 0})
-end
-
-moves.receipt = gain
-moves['return'] = gain
-
-moves.shipment = function(p, q)
-    if q > p.committed then
-        return nil, movement_refused(string.format('%d are committed, so no more can be shipped', p.committed))
-    end
-    p.past = p.past + q
-    return moved({p, q, 0, 0, -q, 0})
-end
-
-moves.cancel = function(p, q)
-    if q > p.committed then
-        return nil, movement_refused(string.format('%d are committed, so no more can be cancelled', p.committed))
-    end
-    p.past = p.past + q
-    return moved({p, 0, q, 0, -q, 0})
-end
-
-moves.damage = function(p, q)
-    if q > on_hand(p) then
-        return nil, movement_refused(string.format('%d are on hand, so no more can be damaged', on_hand(p)))
-    end
-    return moved({p, 0, -q, 0, 0, q})
-end
-
-moves.adjustment = function(p, q)
-    if q > 0 then return gain(p, q) end
-    if -q > on_hand(p) then
-        return nil, movement_refused(string.format('%d are on hand, so no more can be missing', on_hand(p)))
-    end
-    return moved({p, -q, q, 0, 0, 0})
-end
-
-moves.transfer = function(p, q, to)
-    if q > p.available then
-        return nil, movement_refused(string.format('%d are available, so no more can be transferred', p.available))
-    end
-    return moved({p, 0, -q, 0, 0, 0}, {to, 0, q, 0, 0, 0})
-end
 
 local GIVES_BACK = {cancel = true, ['return'] = true}
 
@@ -81,6 +19,27 @@ local function lines_given_back(r, sku, pool, q)
     return left == 0 and lines or nil
 end
 
+-- The hold that is to have its units given back. One that was forgotten here and that the ledger still knows is remembered
+-- once more if they are, so that what is given back again finds what has been given back already.
+local function hold_to_give_back(digest, made_seq, recalled)
+    local r = hold_of(digest, made_seq)
+    if r or not recalled or recalled == 0 or record_of(digest) then return r end
+    r = revived_record(recalled)
+    r.recalled = true
+    records[digest] = r
+    return r
+end
+
+local function give_back_sold(r, lines, sku, units)
+    r.lines = lines
+    touch_record(r)
+    add_share(sku, r.buyer, -units)
+    if r.recalled then
+        r.recalled = nil
+        queue(ended_queue, r.digest, RETENTION_MS)
+    end
+end
+
 verbs.move = function(c)
     local kind, sku, quantity = c[5], c[6], c[8]
     local s = sku_of(sku)
@@ -88,10 +47,12 @@ verbs.move = function(c)
         if kind ~= 'receipt' then return refuse('unknown-sku', {sku = sku}) end
         s = create_sku(sku)
     end
+    if s.elsewhere then return elsewhere_refusal(s) end
     local sold, lines
     if c[11] ~= '' and GIVES_BACK[kind] then
-        sold = hold_of(c[13], c[14])
-        if not sold then return refuse('unknown-hold', {}) end
+        sold = hold_to_give_back(c[13], c[14], c[15])
+        -- Not remembered for the key until the ledger has been asked.
+        if not sold then return refuse('unknown-hold', {}), false, c[15] == 0 end
         lines = sold.state == COMMITTED and lines_given_back(sold, sku, c[7], quantity)
         if not lines then return movement_refused('the hold has not sold so many units of this SKU from this pool') end
     end
@@ -110,11 +71,7 @@ verbs.move = function(c)
     local to = kind == 'transfer' and quantity <= p.available and (pool_of(sku, c[12]) or create_pool(s, c[12]))
     local changes, refusal = moves[kind](p, quantity, to)
     if refusal then return refusal end
-    if sold then
-        sold.lines = lines
-        touch_record(sold)
-        add_share(sku, sold.buyer, -quantity)
-    end
+    if sold then give_back_sold(sold, lines, sku, quantity) end
     local entry = record(kind, '', 0, c[4], c[3], sold and sold.buyer or '', 0, c[10], c[9], shortfall(changes), changes,
         false, c[11])
     return {ENTRY, 0, epoch, seq, now, unpack_msgpack(entry), false}

@@ -13,6 +13,7 @@ end
 verbs.read_stock = function(c)
     local s = sku_of(c[5])
     if not s then return refuse('unknown-sku', {sku = c[5]}) end
+    if s.elsewhere then return elsewhere_refusal(s) end
     local p = pool_of(c[5], c[6])
     if not p then return {STOCK_READ, {0, 0, 0, 0, 0, 0, 0}, policy_of(s), seq} end
     if not take_back(p, math.huge) then return {AGAIN} end

@@ -6,6 +6,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from flashhold.domain.places import PARTITIONS_MAX
+
 DurabilityLevel = Literal["memory", "disk", "replica", "ledger"]
 
 
@@ -16,8 +18,8 @@ class Settings(BaseSettings):
 
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0",
-        description="The Redis or Valkey server that decides. `redis://…`, `rediss://…`, `unix://…`, or "
-        "`redis+sentinel://host:port,host:port/name`. Shared.",
+        description="The Redis or Valkey server that decides. `redis://…`, `rediss://…`, `unix://…`, "
+        "`redis+sentinel://host:port,host:port/name`, or `redis+cluster://host:port,host:port`. Shared.",
     )
     database_url: str = Field(
         default="postgresql://127.0.0.1:5432/flashhold",
@@ -26,6 +28,14 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         default=Path("./flashhold-data"),
         description="Where `flashhold up` keeps its servers' data, process ids and the first admin key.",
+    )
+
+    partitions: int = Field(
+        default=1,
+        ge=1,
+        le=PARTITIONS_MAX,
+        description="Units of atomicity that the SKUs are spread over. One is best for one Redis server; a cluster "
+        "wants several a node (`flashhold cluster plan`). Cannot be changed once there is data. Shared.",
     )
 
     host: str = Field(

@@ -37,7 +37,7 @@ def test_every_promised_command_is_there() -> None:
     """Nothing is offered that does nothing, and nothing promised is missing."""
     assert {" ".join(words) for words in NAMES} == {
         "up", "serve", "worker", "migrate", "keys create", "keys list", "keys revoke", "doctor", "audit", "resume",
-        "restore", "rehearse",
+        "restore", "rehearse", "cluster plan",
     }  # fmt: skip
 
 

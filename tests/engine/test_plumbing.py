@@ -14,6 +14,7 @@ from flashhold.domain.errors import Overloaded, StoreUnavailable
 from flashhold.domain.idempotency import hold_id, key_digest, parse_hold_id
 from flashhold.engine.batcher import Batcher
 from flashhold.engine.codec import encode, unpack
+from flashhold.engine.connection import ServerError
 from flashhold.engine.journal import Journal, chain_after
 from flashhold.engine.keys import partition_keys
 from tests.engine.proof import next_head
@@ -112,6 +113,14 @@ class Link:
     def seen(self, _: int, __: int) -> None:
         return
 
+    def shown(self, _: int, __: int) -> None:
+        return
+
+    def gives_way(self, _: Exception) -> bool:
+        """Not ready until the test says so."""
+        self.ready = False
+        return True
+
     def abort(self, why: str) -> None:
         self.aborted.append(why)
 
@@ -167,6 +176,32 @@ async def test_an_answer_with_another_nonce_is_nobodys() -> None:
     results = await asyncio.gather(*futures, return_exceptions=True)
     assert {type(result) for result in results} == {StoreUnavailable}
     assert link.aborted
+
+
+async def test_what_was_refused_is_sent_again_in_its_turn() -> None:
+    """A slot on its way: both batches in flight come back, go before what came later and share one batch with it; whose
+    time is over is told that nothing was carried out."""
+    link = Link()
+    batcher = Batcher(link, EngineOptions(reply_timeout_ms=300))  # type: ignore[arg-type]  # a link as far as a batcher sees
+    futures = []
+    for sku in ("a", "b"):
+        futures.append(batcher.submit(commands.ReadStock(sku)))
+        await asyncio.sleep(0)
+    futures.append(batcher.submit(commands.ReadStock("c")))
+    link.ready = False
+    for number in (1, 0):
+        link.sent[number][1].set_result(ServerError("TRYAGAIN Multiple keys request during rehashing of slot"))
+        await asyncio.sleep(0)
+    link.ready = True
+    link.on_ready()  # type: ignore[attr-defined]  # set by the batcher
+    assert [[wire[4] for wire in sent[0]] for sent in link.sent[2:]] == [["a", "b", "c"]]
+    link.answer(2)
+    assert [(await future).detail["sku"] for future in futures] == ["a", "b", "c"]
+    late = batcher.submit(commands.ReadStock("late"))
+    await asyncio.sleep(0)
+    link.sent[3][1].set_result(ServerError("TRYAGAIN"))
+    with pytest.raises(StoreUnavailable, match="not carried out"):
+        await late
 
 
 async def test_who_goes_away_before_sending_is_not_sent() -> None:

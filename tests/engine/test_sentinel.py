@@ -90,7 +90,7 @@ async def test_an_engine_that_stays_finds_the_new_primary(sentinel: tuple[str, C
 
 
 def _answers_as_primary(url: str) -> bool:
-    with blocking_client(url) as client:
+    with blocking_client(url, "p00") as client:
         try:
             return bool(client.info("replication")["role"] == "master")
         except redis.RedisError:
@@ -144,7 +144,7 @@ def test_a_sentinel_url_says_all_that_is_needed() -> None:
     found = watched("redis+sentinel://ann:p%40ss@a:1,[::1]:2,c/shop/3")
     assert found is not None
     assert found.sentinels == (("a", 1), ("::1", 2), ("c", 26_379))
-    assert (found.name, found.db, found.username, found.password) == ("shop", 3, "ann", "p@ss")
+    assert (found.name, found.db, *found.login) == ("shop", 3, "ann", "p@ss")
     assert watched("redis://a:1/0") is None
     for wrong in ("redis+sentinel://a:1", "redis+sentinel:///shop", "redis+sentinel://a:x/shop"):
         with pytest.raises(Misconfigured):

@@ -60,6 +60,9 @@ class Mix:
     repeat_s: float = 30.0
     """How long a buyer repeats an unknown request."""
 
+    alone: float = 0.0
+    """Holds of one SKU only, which no amendment changes for another."""
+
     def weights(self) -> dict[str, int]:
         """The actions and how often."""
         return {name: value for name, value in vars(self).items() if isinstance(value, int)}
@@ -79,6 +82,10 @@ class Load:
         """By how a call ended (a status, a reason of loss): the longest that anybody waited for that."""
         self._pause_s = buyers / rate_per_s
         self._successes: list[float] = []
+        self._successes_at: dict[str, list[float]] = {}
+        """By partition."""
+        self.failures: list[tuple[float, Request, str]] = []
+        """When, what was asked for and how it ended: calls that were not decided."""
         self._stopping = asyncio.Event()
         self.leave_by: float | None = None
         """Once it is time to leave: when the last repetitions end (`time.monotonic`)."""
@@ -109,13 +116,15 @@ class Load:
         """Calls that have ended."""
         return self.counts["answered"] + self.counts["lost"]
 
-    async def first_success(self, after: float, patience_s: float) -> float | None:
-        """When the first change behind this instant (`time.monotonic`) was acknowledged; None: not within patience."""
+    async def first_success(self, after: float, patience_s: float, partition: str | None = None) -> float | None:
+        """When the first change behind this instant (`time.monotonic`) was acknowledged (by that partition); None: not
+        within patience."""
         until = time.monotonic() + patience_s
+        successes = self._successes if partition is None else self._successes_at.setdefault(partition, [])
         while True:
-            place = bisect_right(self._successes, after)
-            if place < len(self._successes):
-                return self._successes[place]
+            place = bisect_right(successes, after)
+            if place < len(successes):
+                return successes[place]
             if time.monotonic() > until:
                 return None
             await asyncio.sleep(0.01)
@@ -125,7 +134,7 @@ class Load:
         while self.requests < requests:  # noqa: ASYNC110  # an event for every call would cost the crowd more
             await asyncio.sleep(0.1)
 
-    def note(self, ended: Answered | Lost, began: float) -> None:
+    def note(self, request: Request, ended: Answered | Lost, began: float) -> None:
         """Count how a call ended."""
         now = time.monotonic()
         if isinstance(ended, Answered):
@@ -133,8 +142,10 @@ class Load:
             self.counts["answered"] += 1
             if ended.status in (200, 201) and ended.replayed is not None:
                 self._successes.append(now)
+                self._successes_at.setdefault(ended.body["partition"], []).append(now)
         else:
             name = ended.why
+            self.failures.append((began, request, name))
             self.counts["lost"] += 1
         self.counts[name] += 1
         self.slowest_s[name] = max(self.slowest_s.get(name, 0.0), now - began)
@@ -201,6 +212,8 @@ class _Buyer:
     async def _amend(self) -> None:
         if hold := self._some_hold():
             lines = self._lines()
+            if self.load.mix.alone:
+                lines = [{**line, "quantity": self.rng.randint(1, 3)} for line in self.held[hold]]
             ended = await self._change("amend", {"hold": hold, "lines": lines})
             if isinstance(ended, Answered) and ended.status == 200:
                 self.held[hold] = [line for line in lines if line["quantity"]]
@@ -265,7 +278,7 @@ class _Buyer:
     async def _call(self, verb: str, request: Request, key: str | None) -> Answered | Lost:
         began = time.monotonic()
         ended = await self.load.client.call(verb, request, key=key)
-        self.load.note(ended, began)
+        self.load.note(request, ended, began)
         return ended
 
     async def _call_and_leave(self, verb: str, request: Request, key: str | None) -> None:
@@ -295,7 +308,8 @@ class _Buyer:
         return HOT if self.rng.random() < 0.4 else self.rng.choice(SKUS[1:])
 
     def _lines(self) -> list[dict[str, Any]]:
-        skus = {self._sku() for _ in range(self.rng.randint(1, 3))}
+        alone = self.rng.random() < self.load.mix.alone
+        skus = {self._sku() for _ in range(1 if alone else self.rng.randint(1, 3))}
         return [{"sku": sku, "quantity": self.rng.randint(1, 3)} for sku in sorted(skus)]
 
     def _some_hold(self, *, forget: bool = False) -> str | None:

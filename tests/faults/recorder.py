@@ -8,6 +8,7 @@ one's answer: its connection is thrown away.
 import asyncio
 import random
 import time
+from collections import Counter
 from typing import Any, cast
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -44,6 +45,8 @@ class RecordingClient:
         self._address = (parts.hostname or "127.0.0.1", parts.port or 80)
         self._head = f" HTTP/1.1\r\nhost: {parts.netloc}\r\nauthorization: Bearer {api_key}\r\n".encode()
         self._idle: list[_Wire] = []
+        self.said: Counter[str] = Counter()
+        """What 5xx answers said in words."""
 
     async def __aenter__(self) -> "RecordingClient":
         return self
@@ -82,6 +85,7 @@ class RecordingClient:
             return self.history.lost(id, f"{status} with what is not JSON")
         if status >= 500:
             code = document.get("code") if isinstance(document, dict) else None
+            self.said[str(document.get("detail") if isinstance(document, dict) else document)] += 1
             return self.history.lost(id, f"{status} {code}")
         return self.history.answered(id, status, replayed, document)
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from flashhold.embedded import processes
-from tests.faults import injectors, spoiled
+from tests.faults import clusters, injectors, spoiled, surroundings
 from tests.faults.injectors import Broken
 from tests.faults.load import Mix
 from tests.faults.proxy import Troubles
@@ -258,5 +258,7 @@ SCENARIOS = (
     ),
     Scenario("maxmemory", "Redis at maxmemory", out_of_memory, times=3, target=20, seconds=40),
     *spoiled.SCENARIOS,
+    *surroundings.SCENARIOS,
+    *clusters.SCENARIOS,
 )
 """In the order of a short run."""

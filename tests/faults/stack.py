@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import redis
+
 from flashhold.cli.first_start import prepare_stores
 from flashhold.domain.errors import FlashHoldError
 from flashhold.embedded import processes
@@ -25,6 +27,8 @@ from flashhold.embedded.binaries import RedisBinary
 from flashhold.embedded.child import Child
 from flashhold.embedded.roles import Api, Role, Worker
 from flashhold.embedded.servers import PostgresServer, RedisServer
+from flashhold.engine.address import blocking_client
+from flashhold.engine.keys import FIRST_PARTITION
 from tests.conftest import free_port
 from tests.embedded.running_up import RunningUp
 
@@ -37,6 +41,8 @@ Server = RedisServer | PostgresServer
 class Stack:
     """What all deployments have. `url`: of the API, past any proxy."""
 
+    partitions: tuple[str, ...] = (FIRST_PARTITION,)
+
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self.url = ""
@@ -47,6 +53,10 @@ class Stack:
     def redis_url(self) -> str:
         """The Redis itself, past any proxy."""
         return self.redis.url
+
+    def client(self, partition: str, timeout_s: float = 10.0) -> "redis.Redis":
+        """A plain client of the store that has the partition."""
+        return blocking_client(self.redis_url, partition, timeout_s=timeout_s)
 
     @property
     def database_url(self) -> str:
@@ -94,12 +104,16 @@ class Stack:
             text=True,
             check=False,
             timeout=180,
-            env=_clean_environment(),
+            env={**_clean_environment(), **self.commands_environ()},
         )
         try:
             return ran.returncode, json.loads(ran.stdout)
         except ValueError:
             return ran.returncode, {"error": ran.stderr[-2000:]}
+
+    def commands_environ(self) -> dict[str, str]:
+        """What commands are told besides the data directory."""
+        return {}
 
     def start(self) -> None:
         """Returns when it is ready."""
@@ -166,9 +180,7 @@ class OwnStack(Stack):
         for name in ("run", "log"):
             (self.data_dir / name).mkdir(parents=True, exist_ok=True)
         try:
-            for server in (self.redis, self.postgres):
-                server.prepare()
-                self._child(server, self._environ).start(START_PATIENCE_S)
+            self._start_stores()
             prepare_stores(self.redis_url, self.database_url, self.data_dir / "admin.key")
             port = free_port()
             api = Api(self.data_dir, "127.0.0.1", port)
@@ -192,6 +204,14 @@ class OwnStack(Stack):
         except BaseException:
             self.stop()
             raise
+
+    def _start_stores(self) -> None:
+        for server in (self.redis, self.postgres):
+            self._start_server(server)
+
+    def _start_server(self, server: Server) -> None:
+        server.prepare()
+        self._child(server, self._environ).start(START_PATIENCE_S)
 
     def _child(self, what: Server | Role, environ: dict[str, str]) -> Child:
         child = Child(

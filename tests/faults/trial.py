@@ -7,7 +7,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from flashhold.engine.journal import Journal
 from flashhold.engine.options import EngineOptions
 from tests.faults.checker import check
 from tests.faults.history import HistoryWriter, read_history
-from tests.faults.injectors import PARTITION, Broken, Skipped, client
+from tests.faults.injectors import Broken, Skipped
 from tests.faults.load import SHORT_TTL_S, Load, Mix
 from tests.faults.proxy import ProxyThread, Troubles
 from tests.faults.recorder import RecordingClient
@@ -137,16 +137,16 @@ class Trial:
 
     async def judge(self) -> None:
         """Hold history, ledger and store against each other, then let the product audit itself."""
-        store = await _store_of(self.stack) if self.store_stands else None
-        await asyncio.to_thread(self._check, store)
+        stores = await _stores_of(self.stack) if self.store_stands else []
+        await asyncio.to_thread(self._check, stores)
         if self.store_stands:
             status, report = await asyncio.to_thread(self.stack.command, "audit")
             if status != 0:
                 self.wrong(f"flashhold audit ends with {status}: {str(report)[:2000]}")
 
-    def _check(self, store: StoreView | None) -> None:
+    def _check(self, stores: list[StoreView]) -> None:
         history = read_history(self.outcome_file)
-        verdict = check(history, read_ledger(self.stack.database_url), store, level=self.level)
+        verdict = check(history, read_ledger(self.stack.database_url), stores, level=self.level)
         self.outcome.acknowledged = verdict.checked["acknowledged"]
         self.outcome.unknown = verdict.checked["unknown"]
         wrong = [one for one in verdict.violations if self.counted is None or one[0] in self.counted]
@@ -163,16 +163,12 @@ class Trial:
 
 
 def _places(stack: Stack) -> tuple[int | None, int | None, str | None]:
-    redis_seq = ledger_seq = halted = None
-    with client(stack) as connection:
-        try:
-            head = Journal(connection, PARTITION).head()
-            redis_seq = None if head is None else head.seq
-        except FlashHoldError:
-            pass
+    """Of all partitions together: each only counts on, and the ledger is never ahead."""
+    redis_seq = _store_seqs(stack)
+    ledger_seq = halted = None
     try:
         with psycopg.connect(stack.database_url, connect_timeout=2) as database:
-            row = database.execute("SELECT seq, halted FROM partitions WHERE partition = %s", (PARTITION,)).fetchone()
+            row = database.execute("SELECT sum(seq)::int8, max(halted) FROM partitions").fetchone()
             if row is not None:
                 ledger_seq, halted = row
     except psycopg.Error:
@@ -180,8 +176,23 @@ def _places(stack: Stack) -> tuple[int | None, int | None, str | None]:
     return redis_seq, ledger_seq, halted
 
 
-async def _store_of(stack: Stack) -> StoreView:
-    return await read_store(stack.redis_url, EngineOptions(durability=Durability.MEMORY))
+def _store_seqs(stack: Stack) -> int | None:
+    seqs = 0
+    for partition in stack.partitions:
+        with stack.client(partition) as connection:
+            try:
+                head = Journal(connection, partition).head()
+            except FlashHoldError:
+                return None
+        if head is None:
+            return None
+        seqs += head.seq
+    return seqs
+
+
+async def _stores_of(stack: Stack) -> list[StoreView]:
+    options = EngineOptions(durability=Durability.MEMORY, partitions=len(stack.partitions))
+    return [await read_store(stack.redis_url, replace(options, partition=name)) for name in stack.partitions]
 
 
 @dataclass(frozen=True)

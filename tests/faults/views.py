@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import redis.asyncio
 import sqlalchemy as sa
 
 from flashhold.domain.entries import BUCKETS, Batch, Entry, PoolChange
+from flashhold.engine.address import blocking_client
 from flashhold.engine.engine import Engine
 from flashhold.engine.keys import partition_keys
 from flashhold.engine.options import EngineOptions
@@ -88,9 +88,9 @@ async def read_store(url: str, options: EngineOptions | None = None) -> StoreVie
     """The store's counters and deadlines; for a comparison with the ledger it must be quiet."""
     async with await Engine.connect(url, options=options) as engine:
         snapshot = await engine.snapshot()
-    async with redis.asyncio.Redis.from_url(url) as store:
-        members = await store.zrange(partition_keys(snapshot.place.partition).due, 0, -1)
     place = snapshot.place
+    with blocking_client(url, place.partition) as store:
+        members: Any = store.zrange(partition_keys(place.partition).due, 0, -1)
     pools: dict[Pool, tuple[int, ...]] = {
         (p.sku, p.pool): (
             p.available, p.held, p.committed, p.damaged, p.in_transit, p.safety_stock, p.oversell_allowance,

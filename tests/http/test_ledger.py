@@ -23,7 +23,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def api(redis_servers: Callable[[str], str], module_database_url: str) -> AsyncIterator[Api]:
     """An API whose journal is carried into the ledger."""
     async with running_api(valkey(redis_servers), module_database_url) as running:
-        writing = write_behind_of(running.settings, WorkerGauges())
+        writing = write_behind_of(running.settings, WorkerGauges(), "p00")
         thread = threading.Thread(target=writing.run)
         thread.start()
         yield running
@@ -155,3 +155,75 @@ async def test_empty_query_parameters_are_not_given(api: Api) -> None:
     """`?buyer=&sku=` asks for everything, as a form would send it."""
     assert (await get(api, "/v1/holds?buyer=&sku=&state=&cursor="))["items"]
     assert (await get(api, "/v1/ledger?sku=&hold=&kind=&partition=&cursor="))["items"]
+
+
+async def forgotten(api: Api, hold: dict[str, Any]) -> None:
+    """Redis purges the hold; by then the ledger has long had all that happened to it."""
+    parsed = parse_hold_id(hold["id"])
+    assert parsed is not None
+    await written(api, (await api.client.get(f"/v1/holds/{hold['id']}")).json())
+    with redis.Redis.from_url(api.settings.redis_url) as store:
+        assert store.hdel(partition_keys("p00").holds, parsed[1]) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/movements", "/v1/movements?"], ids=["hot", "cold"])
+async def test_a_forgotten_hold_can_still_be_given_back(api: Api, path: str) -> None:
+    """A cancel or return long after the sale gives the buyer's share back, each unit once."""
+    sku = await api.stocked(10, max_per_buyer=3)
+    hold = await api.held(sku, 3, buyer="ann")
+    sold = (await api.post(f"/v1/holds/{hold['id']}/commit", {"reference": "order"})).json()
+    await forgotten(api, hold)
+    cancel = {"type": "cancel", "sku": sku, "quantity": 1, "hold": hold["id"]}
+    key = uuid.uuid4().hex
+    first = await api.post(path, cancel, key=key)
+    assert first.status_code == 201, first.text
+    assert (first.json()["buyer"], first.json()["hold"]) == ("ann", hold["id"])
+    assert first.headers["idempotency-replayed"] == "false"
+    again = await api.post(path, cancel, key=key)
+    assert (again.content, again.headers["idempotency-replayed"]) == (first.content, "true")
+    assert (await api.client.get(f"/v1/holds/{hold['id']}")).json() == sold
+    await written(api, first.json())
+    await forgotten(api, hold)
+    back = {**cancel, "type": "return"}
+    assert (await api.post(path, {**back, "quantity": 3}, key="new")).json()["code"] == "movement-refused"
+    assert (await api.post(path, {**back, "quantity": 2}, key="new")).status_code == 201
+    assert (await api.post(path, back, key="new")).json()["code"] == "movement-refused"
+    assert (await api.held(sku, 3, buyer="ann"))["state"] == "held"
+
+
+async def test_forgotten_and_raced(api: Api) -> None:
+    """Many returns of one forgotten unit at once: one is taken."""
+    sku = await api.stocked(5)
+    hold = await api.held(sku, 1)
+    await api.post(f"/v1/holds/{hold['id']}/commit")
+    await forgotten(api, hold)
+    body = {"type": "return", "sku": sku, "quantity": 1, "hold": hold["id"]}
+    answers = await asyncio.gather(*(api.post("/v1/movements", body, key="new") for _ in range(12)))
+    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 11
+
+
+async def test_a_hold_that_nobody_knows_is_refused_for_good(api: Api) -> None:
+    """Where the ledger does not know it either, 404; where it was never sold, as for one not forgotten. Both stick."""
+    sku = await api.stocked(5)
+    dropped = await api.held(sku, 1)
+    await api.post(f"/v1/holds/{dropped['id']}/release")
+    await forgotten(api, dropped)
+    for name, code in {"hld_00AAAAAAAAAAAAAA1": "unknown-hold", dropped["id"]: "movement-refused"}.items():
+        body, key = {"type": "return", "sku": sku, "quantity": 1, "hold": name}, uuid.uuid4().hex
+        first, again = [await api.post("/v1/movements", body, key=key) for _ in range(2)]
+        assert first.json()["code"] == again.json()["code"] == code
+        assert first.headers["idempotency-replayed"] == "false"
+        assert again.headers["idempotency-replayed"] == "true"
+
+
+async def test_a_forgotten_hold_does_not_take_the_place_of_another(api: Api) -> None:
+    """Its key may have made another hold since: that one stays what it is."""
+    sku, key = await api.stocked(5), uuid.uuid4().hex
+    body = {"lines": [{"sku": sku, "quantity": 1}]}
+    old = (await api.post("/v1/holds", body, key=key)).json()
+    await api.post(f"/v1/holds/{old['id']}/commit")
+    await forgotten(api, old)
+    young = (await api.post("/v1/holds", body, key=key)).json()
+    back = {"type": "return", "sku": sku, "quantity": 1, "hold": old["id"]}
+    assert (await api.post("/v1/movements", back, key="new")).json()["code"] == "unknown-hold"
+    assert (await api.client.get(f"/v1/holds/{young['id']}")).json() == young

@@ -1,6 +1,7 @@
 """The server's edge over a bare socket: sizes, slowness, broken HTTP, pipelining."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -141,6 +142,24 @@ async def test_drip_feeding_does_not_help(api: Api) -> None:
     assert status == 408
     assert time.monotonic() - began < RECEIPT_SECONDS + 0.6
     dripping.cancel()
+
+
+async def test_slow_readers(api: Api) -> None:
+    """A client that asks and asks and reads none of the answers is cut off; it cannot pin their memory."""
+    host, port = api.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=4_096)
+    asks = 300
+    size = len((await api.client.get("/openapi.json")).content)
+    writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * asks)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport can
+    await asyncio.sleep(RECEIPT_SECONDS + 1.5)
+    writer.transport.resume_reading()  # type: ignore[attr-defined]
+    received = 0
+    with contextlib.suppress(ConnectionError):
+        while data := await asyncio.wait_for(reader.read(1 << 20), 5):
+            received += len(data)
+    assert received < asks * size
+    writer.close()
 
 
 async def test_a_silent_connection_is_closed(api: Api) -> None:

@@ -332,3 +332,21 @@ async def test_away_is_said_soon() -> None:
     with pytest.raises(LedgerUnavailable):
         await asyncio.wait_for(away.ledger_page(), 5)
     await away.close()
+
+
+async def test_a_hold_is_given_again_only_by_a_ledger_that_knows_all_of_it(
+    journal: HandJournal, written: Write, reader: Reader
+) -> None:
+    """With what was given back of it; not while the ledger is behind the place asked for, nor for another partition."""
+    journal.put(receipt("shoe", 9), held(2, "shoe", 3), held(3, "shoe"))
+    back = entry("return", [["shoe", "default", -2, 2, 0, 0, 0, 0]], key="back", movement_hold=id_of(2))
+    journal.put(committed(2, "shoe", 3, reference="order"), back)
+    written()
+    sold = await reader.hold_again(id_of(2), "p00", 1, 5)
+    assert sold is not None
+    assert (sold.state.label, sold.seq, sold.lines) == ("committed", 2, (("shoe", "default", 3, 3, 0, 2, False),))
+    assert sold.last is not None and (sold.last.seq, sold.last.reference) == (4, "order")
+    assert await reader.hold_again(id_of(2), "p01", 1, 5) is None
+    assert await reader.hold_again(NOBODYS, "p00", 1, 5) is None
+    with pytest.raises(LedgerUnavailable):
+        await reader.hold_again(id_of(2), "p00", 1, 6)

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from loadtests.bench import deadline, engine, http_holds, live_holds, memory, write_behind
+from loadtests.bench import audit, deadline, engine, http_holds, live_holds, memory, stress, write_behind
 
 from flashhold.embedded.binaries import RedisBinary, redis_binaries
 from loadtests import http_load, stores
@@ -46,6 +46,13 @@ async def test_holds_among_many_and_among_few_are_measured_in_turn(tmp_path: Pat
     assert [0.2 < figure.measured < 5 for figure in figures] == [True] * 4
 
 
+async def test_an_audit_sees_every_hold(tmp_path: Path, binary: RedisBinary) -> None:
+    """Or the bench would have failed; it took some of the server's time, and not most of it."""
+    seconds, share = await audit.measure(tmp_path, audit.Size(3_000), binary)
+    assert 0 < seconds.raw["seconds"] < 60
+    assert 0 < share.measured < 0.5
+
+
 async def test_the_http_client_counts_what_a_server_answers(tmp_path: Path) -> None:
     """Against the route that does nothing: only 201, in about the time that was asked for."""
     with stores.web_app("loadtests.bench.nothing_app:app", tmp_path, {}) as url:
@@ -80,3 +87,14 @@ async def test_the_write_behind_is_measured_against_http_of_the_same_run(tmp_pat
     (figure,) = await write_behind.measure(tmp_path, size, binary)
     assert figure.raw["entries_per_s"] > 100
     assert figure.raw["HTTP_holds_per_s"] > 50
+
+
+@pytest.mark.slow
+async def test_a_crowd_is_measured_against_the_peak_of_the_same_run(tmp_path: Path, binary: RedisBinary) -> None:
+    """Both kinds of answers are counted, and whoever found no connection is not forgotten."""
+    size = stress.Size(seconds=1.5, peak_connections=(32,), crowd_connections_min=2_000, repetitions=1)
+    served, refused = await stress.measure(tmp_path, size, binary)
+    assert (served.bar, refused.bar) == (0.8, 100)
+    assert served.measured > 0.1
+    assert served.raw["offered_per_s"] > 4 * served.raw["peak_per_s"]
+    assert refused.raw["refused_per_s"] > 0

@@ -59,6 +59,7 @@ ACTS: dict[str, Callable[[Scene], tuple[list[Command], list[Command]]]] = {
     # Two shoes where one is free: one of those overdue has to be taken back.
     "hold": lambda _: ([], [commands.Hold("new", SHOES[2], "eve")]),
     "hold_partially": lambda _: ([], [commands.Hold("new", SHOES[3], "eve", None, True)]),
+    "hold_part": lambda _: ([], [commands.HoldPart("new", ".thirteen-more", "", SHOES[2], "{}", "eve")]),
     # A hold that expired and whose shoe has gone to cat, so that dan's has to be taken back; then a part of a hold.
     "commit": lambda scene: (
         [commands.Amend(scene.cat, SHOES[2]), commands.ReadHold(scene.bob), commands.Amend(scene.cat, SHOES[3])],

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from flashhold.domain import commands
 from flashhold.domain.model import Line
 from flashhold.engine.engine import Engine
 from flashhold.engine.options import EngineOptions
@@ -16,9 +17,10 @@ from flashhold.services.gauges import WorkerGauges
 from flashhold.services.recovery import restore_by_hand
 from flashhold.services.rolling_audit import RollingAudit, RollingOptions
 from tests.ledger.tables import rows
+from tests.lua.watching import watched
 from tests.services.shop import Shop, open_shop
 
-FAST = RollingOptions(counters_every_ms=100, rest_max_ms=5)
+FAST = RollingOptions(counters_every_ms=100, rest_max_ms=5, round_min_ms=0)
 
 
 @asynccontextmanager
@@ -54,6 +56,13 @@ async def closed(shop: Shop, seconds: float = 10) -> str:
         while not (reason := await asyncio.to_thread(halted, shop)):  # noqa: ASYNC110  # the ledger has no event for it
             await asyncio.sleep(0.05)
     return reason
+
+
+async def rounds_of(rolling: RollingAudit, rounds: int, seconds: float = 60) -> None:
+    """Wait until it has made so many."""
+    async with asyncio.timeout(seconds):
+        while rolling.rounds < rounds:  # noqa: ASYNC110  # it goes on by itself
+            await asyncio.sleep(0.05)
 
 
 def _hash(shop: Shop, key: str) -> dict[bytes, bytes]:
@@ -157,7 +166,9 @@ async def test_a_busy_shop_stays_open(one_redis_url: str, database_url: str) -> 
     options = {"retention_ms": 300, "refused_retention_ms": 100}
     async with open_shop(one_redis_url, database_url, **options) as shop:
         await shop.trade()
-        async with audited(shop, RollingOptions(counters_every_ms=200, rest_max_ms=1, page_holds=20)) as rolling:
+        async with audited(
+            shop, RollingOptions(counters_every_ms=200, rest_max_ms=1, page_holds=20, round_min_ms=0)
+        ) as rolling:
             began = time.monotonic()
             rounds = number = 0
             while time.monotonic() < began + 5 or (rounds < 2 and time.monotonic() < began + 40):
@@ -178,6 +189,61 @@ async def test_a_busy_shop_stays_open(one_redis_url: str, database_url: str) -> 
             assert rounds >= 2
         assert number > 10
         assert (await shop.audit()).differences == []
+
+
+async def crowd(shop: Shop, holds: int, *lines: Line) -> None:
+    """Live holds by the thousand, in the ledger too."""
+    for sku in {line.sku for line in lines}:
+        await shop.engine.move("receipt", sku, 1_000_000, key=shop.key())
+    await shop.engine.submit_many([commands.Hold(shop.key(), lines, ttl_ms=600_000 + n) for n in range(holds)])
+    shop.writing.drain()
+
+
+async def test_it_takes_its_share_of_the_store_and_no_more(one_redis_url: str, database_url: str) -> None:
+    """After every call it rests for 49 times what that took: 2 % of the time, by its own count and by the server's."""
+    options = RollingOptions(rest_max_ms=60_000, hold_max_us=1_000_000, round_min_ms=0)
+    async with open_shop(one_redis_url, database_url) as shop:
+        await crowd(shop, 3_000, Line("shoe", 1))
+        shop.client.config_resetstat()
+        began, before_s = time.monotonic(), shop.engine.survey.spent_s
+        async with audited(shop, options) as rolling:
+            await rounds_of(rolling, 2)
+        allowed_s = 0.02 * (time.monotonic() - began) + 0.01  # the last call has not rested yet
+        told: Any = shop.client.info("commandstats")
+        scripts = [told[name] for name in ("cmdstat_evalsha", "cmdstat_eval") if name in told]
+        assert sum(script["calls"] for script in scripts) > 50
+        assert shop.engine.survey.spent_s - before_s <= allowed_s
+        assert sum(script["usec"] for script in scripts) / 1e6 <= allowed_s
+
+
+def test_many_partitions_take_the_share_of_one() -> None:
+    """Sixteen audits that each rest for 799 times what they took take an 800th each: a fiftieth together."""
+    one, each = RollingOptions(), RollingOptions().shared_by(16)
+    assert 16 / (each.rests + 1) == 1 / (one.rests + 1) == 0.02
+    assert each.hold_max_us / 16 == one.hold_max_us  # each has a sixteenth of the holds
+    assert RollingOptions().shared_by(1) == one
+
+
+async def test_a_round_that_is_behind_does_not_rest(one_redis_url: str, database_url: str) -> None:
+    """What the store took to answer never makes a round late: its time for each hold comes before its share."""
+    options = RollingOptions(rests=100_000, rest_max_ms=5_000, hold_max_us=100, round_min_ms=0)
+    async with open_shop(one_redis_url, database_url) as shop:
+        await crowd(shop, 2_000, Line("shoe", 1))
+        async with audited(shop, options) as rolling:
+            await rounds_of(rolling, 1)
+        # Some forty calls, each of which would rest for five seconds.
+        assert rolling.gauges.audit_round_seconds._value.get() < 15
+
+
+async def test_no_call_asks_for_much(one_redis_url: str, database_url: str) -> None:
+    """Holds of a hundred lines are looked at two at a time: what a call costs is bounded, whatever the holds are."""
+    async with open_shop(one_redis_url, database_url) as shop:
+        await crowd(shop, 20, *(Line(f"sku {n}", 1) for n in range(100)))
+        with watched(one_redis_url) as touched:
+            async with audited(shop) as rolling:
+                await rounds_of(rolling, 1)
+        assert halted(shop) is None
+        assert max(arguments for command, arguments in touched.calls if command in ("HMGET", "ZMSCORE")) <= 201
 
 
 async def test_only_who_writes_the_ledger_audits(one_redis_url: str, database_url: str) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from flashhold.cli import checks, keys, restore, resume, roles, up
+from flashhold.cli import checks, cluster, keys, restore, resume, roles, up
 from flashhold.cli.reporting import report_failure
 from flashhold.domain.errors import FlashHoldError
 from flashhold.rehearse import command as rehearse
@@ -29,6 +29,7 @@ app.command(epilog=checks.DOCTOR_EXAMPLE)(checks.doctor)
 app.command(epilog=checks.AUDIT_EXAMPLE)(checks.audit)
 app.command(epilog=restore.EXAMPLE)(restore.restore)
 app.command(epilog=resume.EXAMPLE)(resume.resume)
+app.add_typer(cluster.app, name="cluster")
 app.command("rehearse", epilog=rehearse.EPILOG)(rehearse.command)
 
 

@@ -7,6 +7,7 @@ import redis
 from flashhold.domain.errors import Misconfigured, StoreUnavailable
 from flashhold.embedded.child import write_atomically
 from flashhold.engine.address import blocking_client
+from flashhold.engine.keys import FIRST_PARTITION
 from flashhold.ledger import upgrade
 from flashhold.ledger.api_keys import new_key, register
 
@@ -14,7 +15,7 @@ from flashhold.ledger.api_keys import new_key, register
 def prepare_stores(redis_url: str, database_url: str, key_file: Path) -> None:
     """Reach both stores, migrate the ledger, see to the admin key. Raises StoreUnavailable, LedgerUnavailable,
     Misconfigured."""
-    with blocking_client(redis_url) as client:
+    with blocking_client(redis_url, FIRST_PARTITION) as client:
         try:
             client.ping()
         except redis.RedisError as error:

@@ -30,4 +30,9 @@ def report_failure(error: FlashHoldError, *, as_json: bool) -> int:
     if as_json:
         print_json({"error": str(error)})
     typer.echo(f"flashhold: {error}", err=True)
+    return status_of(error)
+
+
+def status_of(error: FlashHoldError) -> int:
+    """The exit status of a command that ends so."""
     return UNREACHABLE if isinstance(error, StoreUnavailable | LedgerUnavailable) else FINDINGS

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flashhold.cli.reporting import FINDINGS, print_json
-from flashhold.cli.stores import DEFAULT_DATA_DIR, DataDir, Json, use_stores
+from flashhold.cli.stores import DEFAULT_DATA_DIR, DataDir, Json, Partition, use_stores
 
 if TYPE_CHECKING:
     from flashhold.services.recovery import ByHand
@@ -16,6 +16,7 @@ EXAMPLE = "Example: flashhold restore --data-dir ./flashhold-data --yes"
 def restore(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
+    partition: Partition = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Do it; without, only say what is wrong and what would be done.")
     ] = False,
@@ -25,24 +26,28 @@ def restore(
     A worker does so by itself where the ledger has more than Redis. By hand it is for all else that `audit` finds:
     counters that somebody changed, another history, a journal that cannot be followed. Until it is done every request
     is answered 503 `recovering`. What only Redis' journal has is written down first; what cannot be is listed.
+
+    Of several partitions those are rebuilt that lack something; one in which nothing is missing has to be named.
     """
     use_stores(data_dir)
-    import os
-
     from flashhold.services.recovery import restore_by_hand
     from flashhold.telemetry import configure_logging
-    from flashhold.wiring import engine_options, read_settings
+    from flashhold.wiring import read_settings, stored_engine_options
 
     settings = read_settings()
     configure_logging(settings.log_level, settings.log_format)  # to standard error: a report stands alone
-    urls = (os.environ["FLASHHOLD_REDIS_URL"], os.environ["FLASHHOLD_DATABASE_URL"])
-    came = restore_by_hand(*urls, engine_options(settings), leave=yes)
+    urls = (settings.redis_url, settings.database_url)
+    every = stored_engine_options(settings, partition)
+    named = len(every) == 1
+    came = {one.partition: restore_by_hand(*urls, one, leave=yes, also_whole=named) for one in every}
     if json:
-        print_json(_as_json(came))
+        reports = {name: {"partition": name, **_as_json(one)} for name, one in came.items()}
+        print_json(reports[every[0].partition] if named else {"partitions": list(reports.values())})
     else:
-        for line in _sentences(came):
-            typer.echo(line)
-    raise typer.Exit(_status(came))
+        for name, one in came.items():
+            for line in _sentences(one) if named or one.finding.why != "whole" else [f"{one.finding.sentence}."]:
+                typer.echo(line if named else f"{name}: {line}")
+    raise typer.Exit(max(_status(one) for one in came.values()))
 
 
 def _status(came: "ByHand") -> int:

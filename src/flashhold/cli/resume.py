@@ -28,7 +28,7 @@ def resume(
     from flashhold.services.resume import resume as resume_partition
 
     ledger = database_url(data_dir)
-    with blocking_client(redis_url(data_dir)) as client:
+    with blocking_client(redis_url(data_dir), partition) as client:
         writer = LedgerWriter(ledger, partition, holder="flashhold resume")
         try:
             found = resume_partition(Journal(client, partition), writer, look_only=look)

@@ -19,6 +19,9 @@ DataDir = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")]
+Partition = Annotated[
+    str | None, typer.Option("--partition", help="Only this one, such as p03; all of them where none is named.")
+]
 
 DEFAULT_DATA_DIR = Path("flashhold-data")
 

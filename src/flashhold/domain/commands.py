@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from flashhold.domain.model import DEFAULT_POOL, Line
+from flashhold.domain.revival import RevivedHold
 
 
 class Hold(NamedTuple):
@@ -14,6 +15,23 @@ class Hold(NamedTuple):
     ttl_ms: int | None = None
     allow_partial: bool = False
     metadata: str | None = None
+
+
+class HoldPart(NamedTuple):
+    """One hold of a cart over several partitions (`domain/carts.py`), all lines or none, stored under `digest`.
+
+    `lives_on`: it does not expire by itself. `meaning`: what its key stands for, since neither deadline nor division
+    into parts is the client's. `refusal`: (reason, detail as the scripts have it), the answer where the key is new."""
+
+    key: str
+    digest: str
+    meaning: str
+    lines: tuple[Line, ...]
+    metadata: str
+    buyer: str | None = None
+    ttl_ms: int | None = None
+    lives_on: bool = False
+    refusal: tuple[str, dict[str, Any]] | None = None
 
 
 class Commit(NamedTuple):
@@ -51,7 +69,10 @@ class Amend(NamedTuple):
 
 
 class Move(NamedTuple):
-    """A movement of stock; `kind` is one of `entries.MOVEMENT_KINDS`, `quantity` is signed only for `adjustment`."""
+    """A movement of stock; `kind` is one of `entries.MOVEMENT_KINDS`, `quantity` is signed only for `adjustment`.
+
+    `ask_ledger`: where the store has forgotten `hold`, refuse without remembering that for the key: the ledger is to be
+    asked, and the movement comes again with what that knows in `recalled`."""
 
     key: str
     kind: str
@@ -62,6 +83,8 @@ class Move(NamedTuple):
     reference: str | None = None
     hold: str | None = None
     to_pool: str | None = None
+    ask_ledger: bool = False
+    recalled: RevivedHold | None = None
 
 
 class SetPolicy(NamedTuple):
@@ -73,6 +96,9 @@ class SetPolicy(NamedTuple):
     fields: dict[str, Any]
     replace: bool
     key: str | None = None
+    aim: str = ""
+    moves: int = 0
+    """Both for `Partitions` alone: where the SKU is to be, as lua/verbs/policy.lua says."""
 
 
 class CountBuyers(NamedTuple):
@@ -104,4 +130,6 @@ class Sweep(NamedTuple):
     purge_max: int = 256
 
 
-Command = Hold | Commit | Release | Extend | Amend | Move | SetPolicy | CountBuyers | ReadHold | ReadStock | Sweep
+Command = (
+    Hold | HoldPart | Commit | Release | Extend | Amend | Move | SetPolicy | CountBuyers | ReadHold | ReadStock | Sweep
+)

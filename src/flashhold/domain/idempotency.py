@@ -7,7 +7,12 @@ from hashlib import blake2b
 
 KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
 
-HOLD_ID = re.compile(r"hld_[0-9a-z]{2}[A-Za-z0-9_-]{14}[0-9a-f]{1,14}")
+CART, PART = ".", "~"
+"""What the digest of a hold begins with that belongs to a cart over several partitions: its first hold, by whose id the
+cart goes, or one of the others. No key's digest begins so, and an id tells without asking a store."""
+
+HOLD_ID = re.compile(r"hld_[0-9a-z]{2}[A-Za-z0-9_.~-][A-Za-z0-9_-]{13}[0-9a-f]{1,14}")
+_MARK_AT = 6
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
@@ -22,6 +27,11 @@ def key_digests(keys: Sequence[str]) -> list[str]:
     raw = b"".join([blake2b(key.encode(), digest_size=12).digest() for key in keys])
     text = b2a_base64(raw, newline=False).translate(_URL_SAFE).decode()
     return [text[at : at + 14] for at in range(0, len(text), 16)]
+
+
+def marked_digest(mark: str, key: str) -> str:
+    """What stands for the hold of a cart that the key makes: `CART` or `PART`, and 78 bits of the key's digest."""
+    return mark + key_digest(key)[1:]
 
 
 def fingerprint(meaning: bytes) -> str:
@@ -47,3 +57,13 @@ def parse_hold_id(text: str) -> tuple[str, str, int] | None:
     if not HOLD_ID.fullmatch(text):
         return None
     return f"p{text[4:6]}", text[6:20], int(text[20:], 16)
+
+
+def is_cart(hold: str) -> bool:
+    """Whether this is the id of a cart over several partitions."""
+    return hold[_MARK_AT : _MARK_AT + 1] == CART
+
+
+def is_part(hold: str) -> bool:
+    """Whether this is the id of a hold that only a cart may end."""
+    return hold[_MARK_AT : _MARK_AT + 1] == PART

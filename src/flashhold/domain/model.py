@@ -132,6 +132,8 @@ class Policy(NamedTuple):
     seq: int
     counted: int = 0
     """Buyers' units: 0 not counted, -1 all, n > 0: since the first limit, and n - 1 parts of those before it."""
+    moves: int = 0
+    """How often the SKU has gone from one partition to another."""
 
 
 class Swept(NamedTuple):

@@ -19,7 +19,8 @@ class Refused(NamedTuple):
 
     Shapes: `insufficient-stock` → `lines` [{sku, pool, requested, sellable}]; `purchase-limit-exceeded` →
     `sku`, `limit`, `already`; `sale-not-open` → `sku`, `opens_at_ms`; `sale-closed` → `sku`, `closes_at_ms`;
-    `unknown-sku` → `sku`; `invalid-request` → `errors` [{field, message}]; `movement-refused`,
+    `unknown-sku` → `sku`; `sku-elsewhere` → `sku`, `partition`, `moves`; `invalid-request` → `errors`
+    [{field, message}]; `movement-refused`,
     `policy-refused` → `message`.
     """
 

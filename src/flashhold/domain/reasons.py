@@ -21,9 +21,11 @@ class Reason(StrEnum):
     ALREADY_COMMITTED = "already-committed"
     MOVEMENT_REFUSED = "movement-refused"
     POLICY_REFUSED = "policy-refused"
+    SKU_ELSEWHERE = "sku-elsewhere"
+    """Never shown: the SKU lives in another partition, where the command is sent on to."""
     IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
     INVALID_REQUEST = "invalid-request"
 
 
-TRANSIENT = frozenset({Reason.IDEMPOTENCY_KEY_REUSED, Reason.INVALID_REQUEST})
+TRANSIENT = frozenset({Reason.SKU_ELSEWHERE, Reason.IDEMPOTENCY_KEY_REUSED, Reason.INVALID_REQUEST})
 """Reasons that are not remembered for the key; every other one is final."""

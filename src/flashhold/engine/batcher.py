@@ -1,7 +1,7 @@
 """Requests to batches: what arrives while batches are in flight forms the next one. No timer, no wait when idle."""
 
 import asyncio
-import copy
+import heapq
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -9,29 +9,17 @@ from typing import Any, NamedTuple
 
 from flashhold.domain import commands
 from flashhold.domain.commands import Command
-from flashhold.domain.errors import FlashHoldError, NotDurable, Overloaded, StoreUnavailable
-from flashhold.domain.outcomes import Outcome
+from flashhold.domain.errors import FlashHoldError, Overloaded, StoreUnavailable
 from flashhold.engine.codec import Moment, unpack
+from flashhold.engine.confirming import Confirming, Request, fail
 from flashhold.engine.connection import ServerError
-from flashhold.engine.durability import Durability, in_ledger, on_disk, replicated
+from flashhold.engine.durability import Durability, replicated
 from flashhold.engine.link import Link
 from flashhold.engine.options import EngineOptions
-from flashhold.engine.runs import Encoded, decode_replies, encode_batch, levels_asked
+from flashhold.engine.runs import Encoded, decode_replies, encode_batch
 
 FREEING = (commands.Commit, commands.Release, commands.Sweep, commands.ReadHold, commands.ReadStock)
 """Verbs that give stock or memory back: they must run when the server is out of memory."""
-
-
-class Request(NamedTuple):
-    """Commands that belong together and the future of their outcomes; `single`: of the one outcome."""
-
-    commands: Sequence[Command]
-    future: "asyncio.Future[Any]"
-    single: bool
-    weight: int
-    """What bounds the time of a script: see `weight_of`."""
-    given_up_at: float
-    """When the loop's clock passes this, its caller is told that there is no answer."""
 
 
 class Flight(NamedTuple):
@@ -45,13 +33,6 @@ class Flight(NamedTuple):
     again: bool = False
 
 
-class Answered(NamedTuple):
-    """A request and what its commands have come to; None: not decided yet."""
-
-    request: Request
-    outcomes: list[Outcome[Any] | None]
-
-
 class Batcher:
     """Gathers requests, sends batches, hands outcomes back."""
 
@@ -61,7 +42,7 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Request] = deque()
         self._flying: dict[str, Flight] = {}
-        self._confirming: set[asyncio.Task[None]] = set()
+        self._confirming = Confirming(link, options, self._ask_again, self._rest)
         self._scheduled = False
         self._nonces = itertools.count(1)
         self._idle = asyncio.Event()
@@ -144,7 +125,7 @@ class Batcher:
         except (ValueError, OverflowError) as error:
             # What cannot be encoded (a lone surrogate, an integer beyond 64 bits) is its own caller's failure only.
             if len(requests) == 1:
-                _fail(requests, error)
+                fail(requests, error)
             else:
                 for one in requests:
                     self._send([one], freeing=freeing)
@@ -159,11 +140,23 @@ class Batcher:
         late = self._loop.call_later(self._timeout_s, self._link.abort, "no reply in time")
         if self._options.durability == Durability.REPLICA:
             replicas = self._link.wait_for_replica()
-            reply.add_done_callback(
-                lambda _: replicas.add_done_callback(lambda _: self._landed(flight, late, reply, replicas))
-            )
+            replicas.add_done_callback(_heard)
+            reply.add_done_callback(lambda _: self._on_replicas(flight, late, reply, replicas))
         else:
             reply.add_done_callback(lambda _: self._landed(flight, late, reply))
+
+    def _on_replicas(
+        self,
+        flight: Flight,
+        late: asyncio.TimerHandle,
+        reply: "asyncio.Future[Any]",
+        replicas: "asyncio.Future[Any]",
+    ) -> None:
+        """A batch that was carried out waits for the replicas; one that was refused has nothing to wait for."""
+        if reply.exception() is None and not isinstance(reply.result(), ServerError):
+            replicas.add_done_callback(lambda _: self._landed(flight, late, reply, replicas))
+        else:
+            self._landed(flight, late, reply)
 
     def _landed(
         self,
@@ -185,9 +178,9 @@ class Batcher:
                     replicated(replicas.result())
                 self._settle(flight, unpack(reply))
         except FlashHoldError as error:
-            _fail(flight.requests, error)
+            fail(flight.requests, error)
         except Exception as error:
-            _fail(flight.requests, error)  # a bug of ours: whoever waits must not wait for ever
+            fail(flight.requests, error)  # a bug of ours: whoever waits must not wait for ever
             raise
         finally:
             if self._waiting:
@@ -203,100 +196,12 @@ class Batcher:
         moment = Moment(self._options.partition, now_ms, epoch, seq, chain, raised)
         self._link.seen(epoch, seq)
         outcomes = decode_replies(flight.commands, flight.encoded.parts, replies, moment)
-        by_level: dict[Durability, list[Answered]] = {}
-        at = 0
-        for request in flight.requests:
-            count = len(request.commands)
-            mine = outcomes[at : at + count] if count < len(outcomes) else outcomes
-            at += count
-            level = self._options.durability if not raised else self._level_of(mine, raised)
-            by_level.setdefault(level, []).append(Answered(request, mine))
-        for level, answered in by_level.items():
-            if self._is_met(level):
-                self._tell(answered)
-            else:
-                self._confirm(level, answered, moment)
-
-    def _level_of(self, outcomes: Sequence[Outcome[Any] | None], raised: dict[str, str]) -> Durability:
-        """The deployment's level, or a higher one that the policy of an outcome's SKU asks for."""
-        levels = [Durability(level) for outcome in outcomes for level in levels_asked(outcome, raised)]
-        return max([self._options.durability, *levels], key=lambda level: level.rank)
-
-    def _is_met(self, level: Durability) -> bool:
-        """Whether the reply has come no earlier than the level allows: the rest has to be confirmed."""
-        if level == Durability.DISK:
-            return self._link.fsyncs
-        return level == Durability.MEMORY or (level == Durability.REPLICA == self._options.durability)
-
-    def _confirm(self, level: Durability, answered: list[Answered], moment: Moment) -> None:
-        """Tells the outcomes once the stores have confirmed all that the partition had decided by then: a replay waits
-        as the first answer did."""
-
-        until = max(one.request.given_up_at for one in answered)
-
-        async def confirm() -> None:
-            try:
-                async with asyncio.timeout_at(until):
-                    await self._confirmed(level, moment)
-            except TimeoutError:
-                _fail([one.request for one in answered], NotDurable("the stores have not confirmed the write in time"))
-            except FlashHoldError as error:
-                _fail([one.request for one in answered], error)
-            except Exception as error:
-                _fail([one.request for one in answered], error)
-                raise
-            else:
-                self._tell(answered)
-            finally:
-                self._confirming.discard(task)
-                if not self._flying:
-                    self._idle.set()
-
-        task = self._loop.create_task(confirm())
-        self._confirming.add(task)
-
-    async def _confirmed(self, level: Durability, moment: Moment) -> None:
-        if level in (Durability.DISK, Durability.REPLICA) and not self._link.fsyncs:
-            on_disk(await self._link.wait_for_disk())
-        if level == Durability.REPLICA:
-            replicated(await self._link.wait_for_replica())
-        if level == Durability.LEDGER:
-            await in_ledger(self._options.ledger_gate, moment.partition, moment.epoch, moment.seq)
-
-    def _tell(self, answered: list[Answered]) -> None:
-        for request, mine in answered:
-            if request.future.done():
-                continue
-            if None in mine:
-                self._settle_partly(request, mine)
-            else:
-                request.future.set_result(mine[0] if request.single else mine)
-
-    def _settle_partly(self, request: Request, outcomes: list[Outcome[Any] | None]) -> None:
-        """Only what is undecided is asked again: the others' answers are first answers, not replays."""
-        if request.single:
-            self._ask_again(request)
-            return
-        left = [i for i, outcome in enumerate(outcomes) if outcome is None]
-
-        def complete(rest: "asyncio.Future[list[Any]]") -> None:
-            if request.future.done():
-                return
-            if error := rest.exception():
-                request.future.set_exception(error)
-                return
-            for i, outcome in zip(left, rest.result(), strict=True):
-                outcomes[i] = outcome
-            request.future.set_result(outcomes)
-
-        rest: asyncio.Future[list[Any]] = self._loop.create_future()
-        rest.add_done_callback(complete)
-        self._ask_again(request._replace(commands=[request.commands[i] for i in left], future=rest))
+        self._confirming.settle(flight.requests, outcomes, moment)
 
     def _ask_again(self, request: Request) -> None:
         """The script could not decide within its bound, because much was overdue; each time less is."""
         if self._loop.time() > request.given_up_at:
-            _fail([request], StoreUnavailable("too much was overdue to decide in time; try again"))
+            fail([request], StoreUnavailable("too much was overdue to decide in time; try again"))
             return
         if self._giving_up is None:
             self._giving_up = self._loop.call_at(request.given_up_at, self._give_up)
@@ -314,11 +219,24 @@ class Batcher:
             # Out of memory, what gives stock or memory back is sent by itself, with leave to use the last reserves.
             give_back = [one for one in flight.requests if all(isinstance(c, FREEING) for c in one.commands)]
             others = [one for one in flight.requests if one not in give_back]
-            _fail(others, StoreUnavailable("the store is out of memory; it takes no new holds until some is freed"))
+            fail(others, StoreUnavailable("the store is out of memory; it takes no new holds until some is freed"))
             if give_back:
                 self._send(give_back, freeing=True)
+        elif self._link.gives_way(error):
+            self._put_back(flight.requests)
         else:
             raise self._link.translate(error)
+
+    def _put_back(self, requests: list[Request]) -> None:
+        """They wait in the place that their age gives them, for as long as their callers do."""
+        now = self._loop.time()
+        late = [request for request in requests if request.given_up_at <= now]
+        fail(late, StoreUnavailable("the partition is being moved; the command was not carried out in time"))
+        left = [request for request in requests if not request.future.done()]
+        self._waiting = deque(heapq.merge(left, self._waiting, key=lambda request: request.given_up_at))
+        self.waiting_commands += sum(len(request.commands) for request in left)
+        if left and self._giving_up is None:
+            self._giving_up = self._loop.call_at(left[0].given_up_at, self._give_up)
 
     def _give_up(self) -> None:
         """Tells whoever has waited for his time. One timer for all: it goes off once in that time, and while answers
@@ -333,20 +251,28 @@ class Batcher:
         late = [one for one in flying if one.given_up_at <= now]
         left = [one.given_up_at for one in (*flying, *itertools.islice(self._waiting, 1)) if one.given_up_at > now]
         self._giving_up = self._loop.call_at(min(left), self._give_up) if left else None
-        _fail(unsent, StoreUnavailable("the store is away or too slow; the command was not carried out in time"))
-        _fail(late, StoreUnavailable("the outcome is unknown: the store did not reply in time"))
+        fail(unsent, StoreUnavailable("the store is away or too slow; the command was not carried out in time"))
+        fail(late, StoreUnavailable("the outcome is unknown: the store did not reply in time"))
         self._idle.set()
 
     def _fail_waiting(self, error: FlashHoldError) -> None:
         requests = list(self._waiting)
         self._waiting.clear()
         self.waiting_commands = 0
-        _fail(requests, error)
+        fail(requests, error)
         self._idle.set()
+
+    def _rest(self) -> None:
+        if not self._flying:
+            self._idle.set()
+
+    async def confirm(self, level: Durability, epoch: int, seq: int) -> None:
+        """As `Engine.confirm`."""
+        await self._confirming.confirmed(level, epoch, seq)
 
     async def drain(self) -> None:
         """Waits until nothing is waiting or in flight."""
-        while self._flying or self._confirming or (self._waiting and self._link.ready):
+        while self._flying or self._confirming.busy or (self._waiting and self._link.ready):
             self._idle.clear()
             await self._idle.wait()
 
@@ -356,8 +282,6 @@ def weight_of(command: Command) -> int:
     return 8 + 3 * len(getattr(command, "lines", None) or ())
 
 
-def _fail(requests: list[Request], error: Exception) -> None:
-    """To each an error of his own: every caller that raises one hangs its frames on it."""
-    for request in requests:
-        if not request.future.done():
-            request.future.set_exception(copy.copy(error) if isinstance(error, FlashHoldError) else error)
+def _heard(replicas: "asyncio.Future[Any]") -> None:
+    """Takes note of an error that nobody asks for, or asyncio would log it as forgotten."""
+    replicas.exception()

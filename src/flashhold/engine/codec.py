@@ -12,6 +12,7 @@ from flashhold.domain.idempotency import fingerprint, hold_id, key_digest, parse
 from flashhold.domain.model import HoldLine, HoldState, Line, PoolPolicy
 from flashhold.domain.outcomes import Applied, Outcome, Refused
 from flashhold.domain.reasons import Reason
+from flashhold.domain.revival import RevivedHold
 
 _pack = msgspec.msgpack.Encoder().encode
 unpack = msgspec.msgpack.Decoder().decode
@@ -57,11 +58,13 @@ def _keyed(verb: str, key: str | None, *meaning: Any) -> Wire:
     return (verb, key_digest(key), fingerprint(_pack((verb, meaning))), key, *meaning)
 
 
-def encode(command: Command) -> Wire:  # one case a verb; a table of functions would hide them
+def encode(command: Command) -> Wire:  # noqa: C901, PLR0912  # one case a verb; a table of functions would hide them
     """The command as the script reads it; a hold of whole lines is a run of one (engine/runs.py)."""
     match command:
         case commands.Hold():
             return _encode_hold(command)
+        case commands.HoldPart():
+            return _encode_part(command)
         case commands.Commit():
             return _encode_commit(command)
         case commands.Release(hold, reason, key):
@@ -73,9 +76,11 @@ def encode(command: Command) -> Wire:  # one case a verb; a table of functions w
         case commands.Move():
             about = (command.reason or "", command.reference or "", command.hold or "", command.to_pool or "")
             where = (command.kind, command.sku, command.pool, command.quantity)
-            return _keyed("move", command.key, *where, *about, *_hold_name(command.hold or ""))
+            # Behind the meaning: what the ledger knows of the hold does not make the movement another one.
+            return (*_keyed("move", command.key, *where, *about, *_hold_name(command.hold or "")), _recalled(command))
         case commands.SetPolicy(sku, fields, replace, key):
-            return _keyed("policy", key, sku, replace, _policy_fields(fields, replace))
+            wire = _keyed("policy", key, sku, replace, _policy_fields(fields, replace))
+            return (*wire, command.aim, command.moves) if command.aim else wire
         case commands.CountBuyers(sku, part, last, units):
             return ("count", "", "", "", sku, part, last, *(value for pair in units.items() for value in pair))
         case commands.ReadHold(hold):
@@ -86,6 +91,17 @@ def encode(command: Command) -> Wire:  # one case a verb; a table of functions w
             return ("expire", "", "", "", expire_max, purge_max)
         case _:
             assert_never(command)
+
+
+def _recalled(command: commands.Move) -> Any:
+    if command.ask_ledger:
+        return 0
+    return False if command.recalled is None else revived_row(command.recalled)
+
+
+def revived_row(hold: RevivedHold) -> tuple[Any, ...]:
+    """A hold out of the ledger, as lua/include/records.lua makes a record of it."""
+    return (*hold[:10], hold.last or False, hold.original or False, hold.seq, hold.expires_ms)
 
 
 def _encode_commit(command: commands.Commit) -> Wire:
@@ -104,6 +120,15 @@ def _encode_hold(command: commands.Hold) -> Wire:
     """A hold that takes what is left of each line."""
     key, lines, buyer, ttl_ms, _, metadata = command
     return _keyed("hold_partially", key, buyer or "", ttl_ms or 0, metadata or "", *flat_lines(lines))
+
+
+def _encode_part(command: commands.HoldPart) -> Wire:
+    """A hold of a cart over several partitions."""
+    key, digest, meaning, lines, metadata, buyer, ttl_ms, lives_on, refusal = command
+    mark = fingerprint(_pack(("hold_part", meaning)))
+    life_ms = -1 if lives_on else ttl_ms or 0
+    said = (buyer or "", life_ms, metadata, refusal or False)
+    return ("hold_part", key_digest(key), mark, key, digest, *said, *flat_lines(lines))
 
 
 def _policy_fields(fields: dict[str, Any], replace: bool) -> dict[str, Any]:
@@ -206,7 +231,7 @@ def policy(sku: str, details: dict[str, Any], created: bool, partition: str, epo
     return model.Policy(
         sku, said("class"), said("hold_ttl_ms"), said("hold_ttl_max_ms"), said("max_per_buyer"), said("opens_at_ms"),
         said("closes_at_ms"), said("partition_key"), said("durability"), pools, created, partition, epoch,
-        seq, details["counted"],
+        seq, details["counted"], said("moves") or 0,
     )  # fmt: skip
 
 

@@ -11,10 +11,11 @@ from collections import deque
 from typing import Any, cast
 
 import hiredis
-from redis.asyncio.connection import ConnectKwargs, parse_url
+from redis.asyncio.connection import parse_url
 
 from flashhold.domain.errors import Misconfigured, StoreUnavailable
 from flashhold.engine.address import Watched, watched
+from flashhold.engine.topology import ANSWER_TIMEOUT_S, Address, Cluster, Login
 
 ServerError = hiredis.ReplyError
 """What a call's future holds when the server answered with an error; the call was carried out by nobody."""
@@ -77,60 +78,93 @@ class HotConnection(asyncio.Protocol):
                 future.set_exception(StoreUnavailable(f"the outcome is unknown: {why}"))
 
 
-async def connect(url: str, timeout_s: float) -> HotConnection:
-    """Opens and authenticates a connection to `redis://`, `rediss://`, `unix://`, or the primary of
-    `redis+sentinel://`.
+async def connect(url: str, timeout_s: float, cluster: Cluster | None = None) -> HotConnection:
+    """Opens and authenticates a connection to `redis://`, `rediss://`, `unix://`, the primary of `redis+sentinel://`,
+    or the one that serves the partition in `cluster`.
 
     Raises StoreUnavailable when nobody answers within the time, Misconfigured when the server refuses the credentials.
     """
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout_s):
-            primary = watched(url)
-            options = parse_url(url) if primary is None else await _primary_now(primary)
+            if cluster is not None:
+                return await _to_primary(await _primary_in(cluster), cluster.login)
+            if primary := watched(url):
+                return await _to_primary(await _primary_now(primary), primary.login, primary.db)
+            options = parse_url(url)
             if path := options.get("path"):
                 _, connection = await loop.create_unix_connection(HotConnection, path)
             else:
                 secure = ssl.create_default_context() if url.startswith("rediss:") else None
                 host, port = options.get("host", "127.0.0.1"), options.get("port", 6379)
                 _, connection = await loop.create_connection(HotConnection, host, port, ssl=secure)
-            if password := options.get("password"):
-                user = (options["username"],) if options.get("username") else ()
-                await _expect_ok(connection, "AUTH", *user, password)
-            if database := options.get("db"):
-                await _expect_ok(connection, "SELECT", database)
-            if primary is not None:
-                await _expect_primary(connection)
+            login = Login(options.get("username"), options.get("password"))
+            await _introduce(connection, login, options.get("db", 0))
     except (TimeoutError, OSError) as error:
         raise StoreUnavailable(f"cannot reach the store: {error or 'no answer in time'}") from error
     return connection
 
 
-async def _primary_now(primary: Watched) -> ConnectKwargs:
-    """How to connect to the primary that the first Sentinel to answer names. Raises StoreUnavailable without one."""
-    for host, port in primary.sentinels:
+async def _to_primary(address: Address, login: Login, database: int = 0) -> HotConnection:
+    _, connection = await asyncio.get_running_loop().create_connection(HotConnection, *address)
+    try:
+        await _introduce(connection, login, database)
+        await _expect_primary(connection)
+    except BaseException:
+        connection.abort("not the store that it should be")
+        raise
+    return connection
+
+
+async def _introduce(connection: HotConnection, login: Login, database: int = 0) -> None:
+    if login.password:
+        await _expect_ok(connection, "AUTH", *((login.username,) if login.username else ()), login.password)
+    if database:
+        await _expect_ok(connection, "SELECT", database)
+
+
+async def _primary_now(primary: Watched) -> Address:
+    """The primary that the first Sentinel to answer names. Raises StoreUnavailable without one."""
+    for address in primary.sentinels:
         try:
-            _, sentinel = await asyncio.get_running_loop().create_connection(HotConnection, host, port)
-            found = await sentinel.call(command_bytes("SENTINEL", "GET-MASTER-ADDR-BY-NAME", primary.name))
-            sentinel.abort("asked")
+            found = await _asked(address, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", primary.name)
         except (OSError, StoreUnavailable):
             continue
         if isinstance(found, list):
-            options = parse_url(primary.url_of(found[0].decode(), int(found[1])))
-            if primary.password:
-                options["password"] = primary.password
-            if primary.username:
-                options["username"] = primary.username
-            return options
+            return Address(found[0].decode(), int(found[1]))
     raise StoreUnavailable(f"no Sentinel that answers knows a primary named {primary.name}")
 
 
+async def _primary_in(cluster: Cluster) -> Address:
+    """The primary that the first node to answer names for the partition. Raises StoreUnavailable without one,
+    Misconfigured where a node refuses the credentials."""
+    for address in cluster.nodes():
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                slots = await _asked(address, "CLUSTER", "SLOTS", login=cluster.login)
+        except (OSError, TimeoutError, StoreUnavailable):
+            continue
+        if found := cluster.primary(slots, address):
+            return found
+    raise cluster.nobody()
+
+
+async def _asked(address: Address, *question: str, login: Login | None = None) -> Any:
+    """What one node answers, over a connection of its own."""
+    _, node = await asyncio.get_running_loop().create_connection(HotConnection, *address)
+    try:
+        if login is not None:
+            await _introduce(node, login)
+        return await node.call(command_bytes(*question))
+    finally:
+        node.abort("asked")
+
+
 async def _expect_primary(connection: HotConnection) -> None:
-    """A Sentinel may name the old primary for a moment, and that one may have been told already that it is none."""
+    """Whoever names the primary may name the old one for a moment, which may know already that it is none."""
     role = await connection.call(command_bytes("ROLE"))
     if not isinstance(role, list) or role[0] != b"master":
-        connection.abort("not the primary")
-        raise StoreUnavailable("the server that Sentinel names is not the primary any more; trying again")
+        raise StoreUnavailable("the server that is named as the primary is not the primary any more; trying again")
 
 
 async def _expect_ok(connection: HotConnection, *arguments: str | int) -> None:

@@ -13,6 +13,7 @@ from flashhold.domain.model import DEFAULT_POOL, Line, PoolCounters
 from flashhold.domain.outcomes import Applied, Outcome
 from flashhold.engine.batcher import Batcher
 from flashhold.engine.codec import unpack
+from flashhold.engine.durability import Durability
 from flashhold.engine.journal import Place
 from flashhold.engine.keys import partition_keys
 from flashhold.engine.link import Link
@@ -34,6 +35,9 @@ class SkuRules(NamedTuple):
     counted: int
     pools: list[str]
     durability: str
+    elsewhere: str = ""
+    """The partition that the SKU left this one for."""
+    moves: int = 0
 
 
 class Snapshot(NamedTuple):
@@ -103,6 +107,21 @@ class Engine:
     @property
     def retention_ms(self) -> int:
         return self._options.retention_ms
+
+    @property
+    def durability(self) -> Durability:
+        """The level of whatever no policy raises."""
+        return self._options.durability
+
+    async def confirm(self, level: Durability, epoch: int, seq: int) -> None:
+        """Returns once all that was answered over this connection, and the ledger up to this place, is as durable as
+        the level says. Raises NotDurable."""
+        await self._batcher.confirm(level, epoch, seq)
+
+    @property
+    def ttls_ms(self) -> tuple[int, int]:
+        """How long a hold lives where no policy says, usually and at most."""
+        return self._options.hold_ttl_ms, self._options.hold_ttl_max_ms
 
     @property
     def seen(self) -> tuple[int, int]:
@@ -223,13 +242,18 @@ class Engine:
             await asyncio.sleep(0)  # to send this part while the next is encoded
         return [outcome for future in futures for outcome in await future]
 
-    async def sellable(self, skus: Sequence[str]) -> dict[str, dict[str, int]]:
+    async def sellable(self, skus: Sequence[str], elsewhere: dict[str, str] | None = None) -> dict[str, dict[str, int]]:
         """{sku: {pool: sellable}} for product pages: one plain read that counts overdue holds as held until they are
-        swept. SKUs that are not known are left out. Raises Recovering where the store has lost what it had."""
+        swept. SKUs that are not known are left out; those that have left the partition too, and `elsewhere` gets where
+        they went. Raises Recovering where the store has lost what it had."""
         if not skus:
             return {}
         epoch, policies = await self._link.read(self._stock_key, skus)
-        pools = {sku: unpack(raw)[8] for sku, raw in zip(skus, policies, strict=True) if raw is not None}
+        rules = {sku: unpack(raw) for sku, raw in zip(skus, policies, strict=True) if raw is not None}
+        gone = {sku: stored[10] for sku, stored in rules.items() if len(stored) > 10 and stored[10]}
+        if elsewhere is not None:
+            elsewhere |= gone
+        pools = {sku: stored[8] for sku, stored in rules.items() if sku not in gone}
         names = [(sku, pool) for sku, names in pools.items() for pool in names]
         if not names:
             return {}

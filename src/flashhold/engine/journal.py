@@ -1,6 +1,7 @@
 """The journal as the write-behind reads it: one stream record a batch, in order, trimmed only behind the ledger."""
 
 import hashlib
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -85,11 +86,21 @@ def _expiries(
         seq += 1
 
 
-class Journal:
-    """One partition's journal. Blocking; errors of the store come as StoreUnavailable."""
+REPLICATED_WITHIN_S = 0.5
+"""How long a read waits for a replica to have what it has found; a replica says how far it is at least once a second,
+and at once whenever somebody waits for it."""
 
-    def __init__(self, client: "redis.Redis", partition: str) -> None:
+
+class Journal:
+    """One partition's journal. Blocking; errors of the store come as StoreUnavailable.
+
+    `replicated`: read only what a replica has too. A primary that stood still and was replaced carries out what had
+    reached it when it goes on, before it hears of its successor; in the ledger that would be a second history.
+    """
+
+    def __init__(self, client: "redis.Redis", partition: str, *, replicated: bool = False) -> None:
         self._client = client
+        self._replicated = replicated
         self._partition = partition
         self._keys = partition_keys(partition)
 
@@ -100,9 +111,27 @@ class Journal:
                 "XREAD", "COUNT", batches_max, *(("BLOCK", block_ms) if block_ms else ()), "STREAMS",
                 self._keys.journal, after_stream_id, NEVER_DECODE=True,
             )  # fmt: skip
+            if found and self._replicated and not self._is_replicated():
+                # Not an empty list: beside a store that stands further on that would be a gap.
+                raise StoreUnavailable("cannot read the journal: no replica has what it holds yet")
         except redis.RedisError as error:
             raise StoreUnavailable(f"cannot read the journal: {error}") from error
         return [self._batch(*record) for record in _records(found)]
+
+    def _is_replicated(self) -> bool:
+        """Whether a replica soon has all that this server has written by now."""
+        until = time.monotonic() + REPLICATED_WITHIN_S
+        written: int | None = None
+        while True:
+            role: Any = self._client.execute_command("ROLE", NEVER_DECODE=True)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+            if role[0] not in (b"master", "master"):
+                return False
+            written = int(role[1]) if written is None else written
+            if any(int(replica[2]) >= written for replica in role[2]):
+                return True
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.005)
 
     def _batch(self, stream_id: bytes, fields: dict[bytes, bytes] | list[bytes]) -> Batch:
         # redis-py 8 gives the fields of a raw call as a map already, older ones as a flat list.

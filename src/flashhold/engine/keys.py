@@ -6,6 +6,9 @@ that expires by itself can vanish on a clock jump. User text never comes into a 
 
 from typing import NamedTuple
 
+FIRST_PARTITION = "p00"
+"""The one that every deployment has."""
+
 
 class Keys(NamedTuple):
     """In the order in which the scripts take them."""

@@ -7,14 +7,18 @@ from typing import Any
 
 from flashhold.domain.errors import Emptied, FlashHoldError, Misconfigured, NotDurable, Recovering, StoreUnavailable
 from flashhold.engine import durability
+from flashhold.engine.address import cluster_of, watched
 from flashhold.engine.connection import HotConnection, ServerError, command_bytes, connect
 from flashhold.engine.journal import GENESIS_CHAIN, Place
 from flashhold.engine.keys import partition_keys
-from flashhold.engine.options import EngineOptions
+from flashhold.engine.options import SHARED_BEFORE, EngineOptions
 from flashhold.engine.scripts import SCHEMA, Script, load_scripts
+from flashhold.engine.topology import ELSEWHERE, NOT_NOW, in_words, word_of
 
 BACKOFF_MS = (20, 50, 100, 200, 500)
 """Pauses between attempts to connect; the last one repeats."""
+NOT_NOW_MS = 25
+"""Pause before a server is asked again that could not carry anything out at the moment."""
 
 
 class Link:
@@ -27,14 +31,18 @@ class Link:
     def __init__(self, url: str, options: EngineOptions) -> None:
         self._url = url
         self._options = options
+        self._cluster = cluster_of(url, options.partition)
+        self._has_successors = self._cluster is not None or watched(url) is not None
         self._timeout_s = options.reply_timeout_ms / 1000
         self._scripts = load_scripts(options.lua_folder)
         self._keys = partition_keys(options.partition)
         self._connection: HotConnection | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._not_before = (0, 0)
         self.furthest = (0, 0)
         self.furthest_before = (0, 0)
         self.ready = False
+        self._pausing = False
         self.fsyncs = False
         """Whether the server has fsynced what it answers."""
         self._down: FlashHoldError | None = None
@@ -69,12 +77,22 @@ class Link:
 
     async def call(self, *arguments: bytes | str | int) -> Any:
         """One command; its reply. Raises StoreUnavailable, also for an error that the server answers."""
-        until = asyncio.get_running_loop().time() + self._timeout_s
-        await self._hope(until)
-        reply = await self._timed(self._connected().call(command_bytes(*arguments)), until)
-        if isinstance(reply, ServerError):
-            raise self.translate(reply)
+        (reply,) = await self._together([arguments])
         return reply
+
+    async def _together(self, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Any]:
+        """The replies to commands that are sent together, or the accident that the first error among them means."""
+        until = asyncio.get_running_loop().time() + self._timeout_s
+        while True:
+            await self._hope(until)
+            connection = self._connected()
+            futures = [connection.call(command_bytes(*command)) for command in commands]
+            replies: list[Any] = await self._timed(asyncio.gather(*futures), until)
+            refused = next((reply for reply in replies if isinstance(reply, ServerError)), None)
+            if refused is None:
+                return replies
+            if not self.gives_way(refused) or asyncio.get_running_loop().time() > until:
+                raise self.translate(refused)
 
     async def read(self, key: str, fields: Sequence[str]) -> tuple[int, list[Any]]:
         """The partition's epoch and these fields of one of its hashes, at one instant.
@@ -82,15 +100,8 @@ class Link:
         Raises Recovering where the store holds no state of the partition, or less than it has shown: what such a store
         does not know is not therefore unknown.
         """
-        until = asyncio.get_running_loop().time() + self._timeout_s
-        await self._hope(until)
-        connection = self._connected()
-        commands = (("MULTI",), ("HMGET", self._keys.meta, "epoch", "seq"), ("HMGET", key, *fields), ("EXEC",))
-        *_, reply = [connection.call(command_bytes(*command)) for command in commands]
-        together = await self._timed(reply, until)
-        if isinstance(together, ServerError):
-            raise self.translate(together)
-        (epoch, seq), values = together
+        meta = ("HMGET", self._keys.meta, "epoch", "seq")
+        *_, ((epoch, seq), values) = await self._together([("MULTI",), meta, ("HMGET", key, *fields), ("EXEC",)])
         if epoch is None:
             raise Emptied
         self._refuse_lost_tail(int(epoch), int(seq))
@@ -133,16 +144,23 @@ class Link:
             raise StoreUnavailable("the outcome is unknown: the store did not reply in time") from None
 
     def seen(self, epoch: int, seq: int) -> None:
-        """Notes a place that the store has shown. Raises Recovering where it is behind another: what it has answered
-        there rests on a store that has lost acknowledged entries."""
+        """Raises Recovering where the store stands before what it has shown: what it has answered there rests on a
+        store that has lost acknowledged entries."""
         try:
             self._refuse_lost_tail(epoch, seq)
         except Recovering:
             self.abort("the store has gone back")
             raise
-        if epoch != self.furthest[0]:
+
+    def shown(self, epoch: int, seq: int) -> None:
+        """Notes a place that callers are told of. Not before it is confirmed: what a lagging replica lacks when it
+        takes over was acknowledged to nobody, and must not keep anybody from using it."""
+        if (epoch, seq) <= self._not_before:
+            return
+        self._not_before = (epoch, seq)
+        if epoch > self.furthest[0]:
             self.furthest_before = self.furthest
-        self.furthest = (epoch, seq)
+        self.furthest = max(self.furthest, (epoch, seq))
 
     def abort(self, why: str) -> None:
         """Gives the present connection up."""
@@ -150,14 +168,52 @@ class Link:
         if self._connection is not None:
             self._connection.abort(why)
 
+    def gives_way(self, error: Exception) -> bool:
+        """Whether what this error refused can be sent again, once the link is ready: it was not carried out, and this
+        server will carry it out in a moment, or connecting anew leads to another that does."""
+        word = word_of(error)
+        if word in ELSEWHERE and self._has_successors:
+            self._leave(in_words(error) or word)
+            return True
+        if word in NOT_NOW and self._cluster is not None:
+            self._pause()
+            return True
+        return False
+
+    def _leave(self, why: str) -> None:
+        """Gives the connection up as soon as it has answered what was sent before: of that, too, the answer counts."""
+        connection = self._connection
+        if connection is not None and not connection.lost.done():
+            self.ready, self._pausing = False, False
+            late = asyncio.get_running_loop().call_later(self._timeout_s, connection.abort, why)
+
+            def leave(_: object) -> None:
+                late.cancel()
+                connection.abort(why)
+
+            connection.call(command_bytes("PING")).add_done_callback(leave)
+
+    def _pause(self) -> None:
+        """Nothing more is sent for a moment."""
+        connection = self._connection
+        if self.ready and connection is not None:
+            self.ready, self._pausing = False, True
+            asyncio.get_running_loop().call_later(NOT_NOW_MS / 1000, self._resume, connection)
+
+    def _resume(self, connection: HotConnection) -> None:
+        if self._pausing and connection is self._connection and not connection.lost.done():
+            self.ready, self._pausing = True, False
+            self.on_ready()
+
     def translate(self, error: Exception) -> FlashHoldError:
         """The accident that a server's error means."""
         text = str(error)
         if text.startswith("UNINSTALLED"):
             return Recovering()
-        if text.startswith("READONLY"):
-            self.abort("the store has become a replica")  # connecting anew finds the primary, where Sentinel knows it
-            return StoreUnavailable("the store is not the primary any more")
+        if sentence := in_words(error):
+            if word_of(error) in ELSEWHERE:
+                self._leave(sentence)
+            return StoreUnavailable(f"{sentence}; the command was not carried out")
         if text.startswith("NOREPLICAS"):
             return NotDurable("the store has no replica that is up to date, so it takes no writes")
         return StoreUnavailable(f"the store answered: {text}")
@@ -173,8 +229,9 @@ class Link:
     def _check_meta(self, meta: dict[str, str]) -> None:
         if meta.get("schema") != str(SCHEMA):
             raise Misconfigured(f"the store has schema {meta.get('schema')}, this FlashHold speaks {SCHEMA}")
-        differing = [f"{name} {meta.get(name)}, here {value}" for name, value in self._options.shared().items()
-                     if meta.get(name) != value]  # fmt: skip
+        stored = {**SHARED_BEFORE, **meta}
+        differing = [f"{name} {stored.get(name)}, here {value}" for name, value in self._options.shared().items()
+                     if stored.get(name) != value]  # fmt: skip
         if differing:
             raise Misconfigured("settings that all processes must share differ; stored: " + "; ".join(differing))
 
@@ -200,32 +257,39 @@ class Link:
         return reply
 
     async def _connect(self) -> None:
-        connection = await connect(self._url, self._timeout_s)
+        connection = await connect(self._url, self._timeout_s, self._cluster)
         try:
             await self._load_scripts(connection)
             settings = await self._timed(connection.call(command_bytes("CONFIG", "GET", "append*")))
             known = {} if isinstance(settings, ServerError) else _text_map(settings)
             durability.require(self._options.durability, known)
             self.fsyncs = durability.fsyncs(known)
-            meta = _text_map(await self._timed(connection.call(command_bytes("HGETALL", self._keys.meta))))
+            stored = await self._timed(connection.call(command_bytes("HGETALL", self._keys.meta)))
+            if isinstance(stored, ServerError):
+                raise StoreUnavailable(in_words(stored) or f"the store answered: {stored}")
+            meta = _text_map(stored)
             if meta:
                 self._check_meta(meta)
-            self._refuse_lost_tail(int(meta.get("epoch", 0)), int(meta.get("seq", 0)))
+            stands = int(meta.get("epoch", 0)), int(meta.get("seq", 0))
+            if self._options.durability == durability.Durability.MEMORY:
+                # Another copy may be behind this one with nothing promised broken; the ledger decides that alone.
+                self._not_before = min(self._not_before, stands)
+            self._refuse_lost_tail(*stands)
             if self._options.admit is not None:
                 await self._options.admit(lambda: self._place_over(connection))
         except BaseException:
             connection.abort("the store is not what this engine needs")
             raise
         self._connection = connection
-        self.ready, self._down = True, None
+        self.ready, self._pausing, self._down = True, False, None
         self.on_ready()
 
     def _refuse_lost_tail(self, epoch: int, seq: int) -> None:
         """A store that stands before what it has shown us has lost acknowledged entries: nothing is sold from it."""
-        if (epoch, seq) < self.furthest:
+        if (epoch, seq) < self._not_before:
             raise Recovering(
-                f"the store stands at epoch {epoch}, seq {seq}, but it has shown epoch {self.furthest[0]}, "
-                f"seq {self.furthest[1]}: acknowledged entries are missing"
+                f"the store stands at epoch {epoch}, seq {seq}, but it has shown epoch {self._not_before[0]}, "
+                f"seq {self._not_before[1]}: acknowledged entries are missing"
             )
 
     async def _load_scripts(self, connection: HotConnection) -> None:

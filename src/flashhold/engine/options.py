@@ -10,12 +10,17 @@ from flashhold.engine.journal import Place
 Admit = Callable[[Callable[[], Awaitable[Place]]], Awaitable[None]]
 """Given a way to ask where the store stands (raises `Emptied`), returns, or raises what keeps it from being used."""
 
+SHARED_BEFORE = {"partitions": "1"}
+"""What a store is taken to say that was made before there was the setting."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """The defaults suit one server and one partition."""
 
     partition: str = "p00"
+    partitions: int = 1
+    """How many the deployment has. Shared: with another number every SKU would be looked for where it is not."""
     durability: Durability = Durability.DISK
     ledger_gate: LedgerGate | None = None
     """How level `ledger` learns that an entry is in the ledger."""
@@ -41,5 +46,5 @@ class EngineOptions:
 
     def shared(self) -> dict[str, str]:
         """The settings that are stored in the partition when it is made, and compared at every start."""
-        names = ("hold_ttl_ms", "hold_ttl_max_ms", "retention_ms", "refused_retention_ms")
+        names = ("hold_ttl_ms", "hold_ttl_max_ms", "retention_ms", "refused_retention_ms", "partitions")
         return {name: str(getattr(self, name)) for name in names}

@@ -24,7 +24,7 @@ from flashhold.domain.revival import (
     RevivedShare,
     RevivedSku,
 )
-from flashhold.engine.codec import ENTRY, HOLD, POLICY
+from flashhold.engine.codec import ENTRY, HOLD, POLICY, revived_row
 from flashhold.engine.journal import Place
 from flashhold.engine.keys import partition_keys
 from flashhold.engine.options import EngineOptions
@@ -162,7 +162,7 @@ class Reviver:
 
     def _hold_row(self, hold: RevivedHold) -> tuple[Any, ...]:
         pools: Any = [self._numbers[line[0], line[1]] for line in hold.lines] if hold.state == _HELD else ()
-        return (*hold[:10], hold.last or False, hold.original or False, hold.seq, hold.expires_ms, pools)
+        return (*revived_row(hold), pools)
 
     def _fill(self, kind: str, rows: Iterable[Any]) -> None:
         for some in _chunks(_chunks(rows, CHUNK), CHUNKS_TOGETHER):
@@ -198,7 +198,7 @@ def _sku_row(sku: RevivedSku) -> tuple[Any, ...]:
     return (
         sku.sku, said("hold_ttl_ms", 0), said("hold_ttl_max_ms", 0), said("max_per_buyer", 0), said("opens_at_ms", 0),
         said("closes_at_ms", 0), said("class", ""), said("partition_key", ""), sku.counted, sku.pools,
-        said("durability", ""),
+        said("durability", ""), said("elsewhere", ""), said("moves", 0),
     )  # fmt: skip
 
 

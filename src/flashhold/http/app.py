@@ -44,9 +44,10 @@ def create_app(settings: Settings) -> Front:
 
     async def show_metrics() -> None:
         # By every process for itself: a scrape reaches only one of them, but adds up what all have shown.
-        metrics.waiting.set(stores.engine.waiting if stores.engine else 0)
-        metrics.ready.set(stores.verdict.ready)
-        metrics.missing_entries.set(stores.verdict.restored.missing if stores.verdict.restored else 0)
+        verdicts = [gate.verdict for gate in stores.gates]
+        metrics.waiting.set(stores.waiting)
+        metrics.ready.set(all(verdict.ready for verdict in verdicts))
+        metrics.missing_entries.set(sum(verdict.restored.missing for verdict in verdicts if verdict.restored))
         metrics.show()
 
     keys = KeyTable(load_keys)

@@ -8,6 +8,7 @@ from flashhold.telemetry import HttpMetrics
 
 if TYPE_CHECKING:
     from flashhold.engine.engine import Engine
+    from flashhold.engine.partitions import Partitions
     from flashhold.wiring import Stores
 
 
@@ -23,6 +24,6 @@ class Door:
         self.metrics = metrics
         self.body_bytes_max = body_bytes_max
 
-    def decider(self) -> "Engine":
-        """The engine, if it may decide now. Raises `Recovering` or `StoreUnavailable` otherwise."""
+    def decider(self) -> "Engine | Partitions":
+        """What takes commands, if it may decide now. Raises `Recovering` or `StoreUnavailable` otherwise."""
         return self.stores.decider()

@@ -9,27 +9,41 @@ included, goes through FastAPI. Both carry out the same rows of `verbs.VERBS`, s
 
 import asyncio
 import time
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from flashhold.domain.commands import Command
-from flashhold.domain.errors import FlashHoldError
+from flashhold.domain.errors import FlashHoldError, Overloaded
 from flashhold.domain.idempotency import KEY_PATTERN
 from flashhold.http.auth import bearer_token
 from flashhold.http.front import Front, faulty
 from flashhold.http.limits import LimitedProtocol
 from flashhold.http.problems import Problem
-from flashhold.http.responses import Answer
+from flashhold.http.responses import Answer, problem_answer
 from flashhold.http.schemas import Request
-from flashhold.http.verbs import COMMIT, HOLD, HOLDS_PREFIX, MOVE, Verb, answer_of, problem_of
+from flashhold.http.turnstile import Turnstile
+from flashhold.http.verbs import (
+    COMMIT,
+    HOLD,
+    HOLDS_PREFIX,
+    MOVE,
+    MayBeInLedger,
+    Verb,
+    answer_of,
+    decided_again,
+    problem_of,
+)
 from flashhold.settings import Settings
 
 _EXACT = {HOLD.path.encode(): HOLD, MOVE.path.encode(): MOVE}
 _PREFIX = HOLDS_PREFIX.encode()
 _COMMIT = b"/commit"
 _JSON = b"application/json"
+_HOLD_LINE = b"POST %b HTTP/1.1\r\n" % HOLD.path.encode()
+_BATCHES_WAITING = 2
+"""May always wait: one that is sent as soon as the one under way is answered, and what comes meanwhile."""
 
 
 class NoEvent:
@@ -45,8 +59,11 @@ _NO_EVENT = NoEvent()
 class HotRequest:
     """A request on the thin path. It takes the place of uvicorn's cycle, so that what is pipelined behind it waits."""
 
-    __slots__ = ("began", "body", "disconnected", "keep_alive", "key", "message_event", "response_complete",
+    __slots__ = ("asking", "began", "body", "disconnected", "keep_alive", "key", "message_event", "response_complete",
                  "response_started", "subject", "verb")  # fmt: skip
+
+    asking: "asyncio.Future[Any]"
+    """The question to the ledger, held on to until it is answered; most requests have none."""
 
     def __init__(self, verb: Verb, key: str | None, subject: str) -> None:
         self.verb = verb
@@ -69,6 +86,69 @@ class HotProtocol(LimitedProtocol):
     def __init__(self, settings: Settings, **server: Any) -> None:
         super().__init__(settings, **server)
         self._front = self.app if isinstance(self.app, Front) else None
+        self._turnstile = self._shared_turnstile(settings)
+
+    def _shared_turnstile(self, settings: Settings) -> Turnstile:
+        """One for all connections of a server."""
+        front, state = self._front, self.server_state
+        if front is not None and front.turnstile is not None:
+            return front.turnstile
+        stores = None if front is None else front.door.stores
+        made = Turnstile(
+            self.loop,
+            waiting=lambda: 0 if stores is None else stores.waiting,
+            answered=lambda: state.total_requests,
+            room=_BATCHES_WAITING * settings.batch_size_max,
+        )
+        if front is not None:
+            front.turnstile = made
+        return made
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
+        super().connection_made(transport)
+        self._turnstile.watch(lambda: bool(self.connections))
+        if self._turnstile.leaving:
+            self.shutdown()
+
+    def shutdown(self) -> None:
+        self._turnstile.leaving = True
+        super().shutdown()
+
+    def data_received(self, data: bytes) -> None:
+        if self._turnstile.crowded and self._is_whole_hold(data) and self._turnstile.full():
+            self._turn_away_unread()
+        else:
+            super().data_received(data)
+
+    def _is_whole_hold(self, data: bytes) -> bool:
+        """Whether this is all of a request for a hold, with nothing before or behind it on the connection. In doubt
+        not: then it is parsed, and may still be turned away."""
+        if not data.startswith(_HOLD_LINE) or self._arriving or self.transport.is_closing():
+            return False
+        if self.cycle is not None and not self.cycle.response_complete:
+            return False
+        head = data[: data.find(b"\r\n\r\n") + 2].lower()
+        if any(word in head for word in (b"transfer-encoding", b"expect", b"close", b"upgrade")):
+            return False
+        at = head.find(b"\ncontent-length:")
+        length = head[at + 16 : head.find(b"\r", at + 16)].strip()
+        if at < 0 or not length.isdigit() or len(length) > 9 or len(head) > self.header_bytes_max:
+            return False
+        return len(data) == len(head) + 2 + int(length)
+
+    def _turn_away_unread(self) -> None:
+        self._unset_keepalive_if_required()
+        if self._deadline is not None:
+            self._stop_deadline()
+        request = HotRequest(HOLD, None, "")
+        request.began = time.perf_counter()
+        request.keep_alive = not self.leaving
+        self.cycle = cast(Any, request)
+        self.cycle_is_current = True
+        self._turn_away(request)
+
+    def _turn_away(self, request: HotRequest) -> None:
+        self._turnstile.turn_away(partial(self._answer, request, _overloaded()))
 
     def start_request(self) -> None:
         request = self._hot_request()
@@ -129,9 +209,14 @@ class HotProtocol(LimitedProtocol):
         assert self._front is not None, "or it would not be hot"
         request.began = time.perf_counter()
         verb = request.verb
+        if verb is HOLD and self._turnstile.crowded and self._turnstile.full():
+            self._turn_away(request)
+            return
         try:
             command = verb.command(verb.body.read(request.body), Request(request.key, request.subject))
             future = self._front.door.decider().submit(command)
+        except Overloaded:
+            self._turn_away(request)
         except (Problem, FlashHoldError) as problem:
             self._answer(request, problem_of(problem))
         except Exception as fault:  # noqa: BLE001  the last resort, as in `Front`
@@ -143,6 +228,10 @@ class HotProtocol(LimitedProtocol):
         assert self._front is not None, "or it would not be hot"
         try:
             answer = answer_of(request.verb, command, future.result())
+        except MayBeInLedger as asked:
+            request.asking = asyncio.ensure_future(decided_again(self._front.door, asked))
+            request.asking.add_done_callback(partial(self._decided, request, asked.without_asking))
+            return
         except (Problem, FlashHoldError) as problem:
             answer = problem_of(problem)
         except Exception as fault:  # noqa: BLE001  the last resort, as in `Front`
@@ -175,3 +264,9 @@ class HotProtocol(LimitedProtocol):
         if not request.keep_alive:
             self.transport.close()
         self.on_response_complete()
+
+
+@cache
+def _overloaded() -> Answer:
+    """What all are told who are turned away."""
+    return problem_answer(Problem("overloaded"))

@@ -13,6 +13,9 @@ from flashhold.settings import Settings
 
 DISCARDED_BYTES_MAX = 16 * 1024 * 1024
 """Read and thrown away behind a refused body, so that the client gets to the answer; then the connection ends."""
+LEAVING_SECONDS = 1.0
+"""For how long a process that ends still listens to connections that are silent: a request that is on its way would
+meet a reset. Whoever asks meanwhile gets his answer with `connection: close`; a busy client does within a second."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -32,6 +35,10 @@ class LimitedProtocol(HttpToolsProtocol):
     """What a head that ends in the piece of data at hand can have at most."""
     _body_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+    """Ends the connection of a client that does not read its answers: as patiently as one that does not send."""
+    leaving = False
+    """Whether this process ends: the next answer is the connection's last."""
 
     def __init__(self, settings: Settings, **server: Any) -> None:
         super().__init__(**server)
@@ -46,7 +53,22 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_deadline()
+        self._stop_unread()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(self.receipt_timeout_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop_unread()
+        super().resume_writing()
+
+    def _stop_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def data_received(self, data: bytes) -> None:
         self._one_ended = False
@@ -83,6 +105,8 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self.start_request()
         self.cycle_is_current = True
+        if self.leaving:
+            self.cycle.keep_alive = False
 
     def start_request(self) -> None:
         """The head is complete and within the limits."""
@@ -91,6 +115,19 @@ class LimitedProtocol(HttpToolsProtocol):
     def _is_head_too_large(self) -> bool:
         # A piece of 256 kB can bring a whole head at once, which the count in `data_received` doesn't see.
         return len(self.url) + sum([len(name) + len(value) for name, value in self.headers]) > self.header_bytes_max
+
+    def shutdown(self) -> None:
+        """The server ends: finish what has begun, and let nobody ask in vain who could not know."""
+        self.leaving = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        elif not self._arriving:
+            self.loop.call_later(LEAVING_SECONDS, self._leave)
+
+    def _leave(self) -> None:
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and not self._arriving and not self.transport.is_closing():
+            self.transport.close()
 
     def on_body(self, body: bytes) -> None:
         if self.transport.is_closing():

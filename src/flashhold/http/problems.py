@@ -156,6 +156,8 @@ def invalid(field: str, message: str) -> Problem:
 
 def refusal(refused: Refused) -> Problem:
     """What the store decided against, in the contract's words. Final ones say where in the ledger's order they fell."""
+    if refused.reason == Reason.SKU_ELSEWHERE:
+        return accident(errors.StoreUnavailable())  # it is being moved just now, and was not found in time
     detail = refused.detail
     members: dict[str, Any] = {}
     text: str | None = None

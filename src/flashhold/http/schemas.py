@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from flashhold.domain import commands, limits
+from flashhold.domain.idempotency import is_cart
 from flashhold.domain.instants import milliseconds
 from flashhold.domain.model import DEFAULT_POOL, Line
 from flashhold.http.problems import invalid
@@ -196,6 +197,7 @@ def movement_command(body: MovementBody, request: Request) -> commands.Move:
         body.reference,
         body.hold,
         body.to_pool,
+        ask_ledger=body.hold is not None and not is_cart(body.hold) and body.type in ("cancel", "return"),
     )
 
 

@@ -1,4 +1,4 @@
-"""`flashhold serve`: a parent that keeps N HTTP processes alive on one listening socket."""
+"""`flashhold serve`: a parent that keeps N HTTP processes alive on one socket, and replaces them on SIGHUP."""
 
 import atexit
 import multiprocessing
@@ -21,8 +21,12 @@ from flashhold.domain.errors import Misconfigured
 from flashhold.http.hot import HotProtocol
 from flashhold.settings import Settings
 
+_log = telemetry.logger(__name__)
+
 BACKLOG = 2048
 """Connections that may wait to be accepted: a crowd arrives within one second."""
+SUCCESSOR_SECONDS = 30
+"""What a new process may take to start on a busy machine before it is given up and its predecessor stays."""
 
 
 def serve() -> None:
@@ -34,12 +38,32 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then let requests in flight finish. Raises Misconfigured where the port is taken.
 
     The parent holds the socket and restarts a child that dies or hangs; the children share the socket, so no connection
-    is refused while one of them is away.
+    is refused while one of them is away. SIGHUP replaces them one by one: each ends only when its successor, which
+    loads the program anew, takes requests. If the successor does not, the old ones stay.
     """
     telemetry.configure_logging(settings.log_level, settings.log_format)
     listening = _listen(settings)
     _share_metrics()
-    Multiprocess(server_config(settings), sockets=[listening]).run()
+    Parent(server_config(settings), sockets=[listening]).run()
+
+
+class Parent(Multiprocess):
+    """uvicorn's, which obeys SIGTERM also while it replaces its children."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        for ending in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(ending, lambda *_: self.should_exit.set())
+
+    def restart_all(self) -> None:
+        patience, self.config.timeout_worker_healthcheck = self.config.timeout_worker_healthcheck, SUCCESSOR_SECONDS
+        before = self.processes.copy()
+        try:
+            super().restart_all()
+        finally:
+            self.config.timeout_worker_healthcheck = patience
+        kept = [process.pid for process in before if process in self.processes]
+        _log.info("http-processes-replaced", pids=[process.pid for process in self.processes], kept=kept)
 
 
 def server_config(settings: Settings) -> uvicorn.Config:

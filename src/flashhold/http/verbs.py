@@ -3,12 +3,14 @@
 Both ways through the door, the thin one and FastAPI's, carry out a row of this table with the same `carry_out`.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from flashhold.domain.commands import Command, SetPolicy
-from flashhold.domain.errors import FlashHoldError
+from flashhold.domain.commands import Command, Move, SetPolicy
+from flashhold.domain.errors import FlashHoldError, LedgerUnavailable
 from flashhold.domain.outcomes import Outcome, Refused
+from flashhold.domain.reasons import Reason
 from flashhold.http import responses, schemas
 from flashhold.http.auth import MAY_HOLD, MAY_MOVE
 from flashhold.http.bodies import Body
@@ -16,6 +18,9 @@ from flashhold.http.door import Door
 from flashhold.http.problems import Problem, accident, refusal
 from flashhold.http.requests import RawHeaders, Receive, receive_request
 from flashhold.http.responses import FRESH, JSON_TYPE, NO_STORE, REPLAYED, Answer, problem_answer
+
+LEDGER_PAUSES_S = (0.05, 0.1, 0.2, 0.4)
+"""A worker that keeps up needs the first of them; one that does not is not waited for."""
 
 HOLDS_PREFIX = "/v1/holds/"
 SKUS_PREFIX = "/v1/skus/"
@@ -61,7 +66,7 @@ _POLICY = Body(schemas.PolicyBody, always_exactly=True)
 
 HOLD = Verb(
     "hold", "POST", "/v1/holds", MAY_HOLD, Body(schemas.HoldBody), schemas.hold_command, _created_hold,
-    key_required=True, statuses=(201,), refusals=_SHORT,
+    key_required=True, statuses=(201,), refusals=(*_SHORT, "hold-expired", "hold-released"),
 )  # fmt: skip
 COMMIT = Verb(
     "commit", "POST", "/v1/holds/{hold}/commit", MAY_HOLD, Body(schemas.CommitBody), schemas.commit_command,
@@ -109,14 +114,46 @@ async def carry_out(
         )  # fmt: skip
         named = subject if isinstance(subject, str) else subject()
         command = verb.command(verb.body.read(received.body), schemas.Request(received.key, named))
-        return answer_of(verb, command, await door.decider().submit(command))
+        try:
+            return answer_of(verb, command, await door.decider().submit(command))
+        except MayBeInLedger as asked:
+            return answer_of(verb, asked.without_asking, await decided_again(door, asked))
     except (Problem, FlashHoldError) as problem:
         return problem_of(problem)
 
 
+class MayBeInLedger(Exception):
+    """A movement was refused only because the store has forgotten its hold, and that is not the answer yet."""
+
+    def __init__(self, command: Move, refused: Refused) -> None:
+        self.command = command
+        self.refused = refused
+        self.without_asking = command._replace(ask_ledger=False)
+
+
+async def decided_again(door: Door, asked: MayBeInLedger) -> Outcome[Any]:
+    """The outcome once the ledger has been asked for the hold; it is given a moment to come to where the store stood.
+    Raises `LedgerUnavailable`, and what `submit` raises."""
+    _, _, _, partition, epoch, seq = asked.refused
+    pauses_s = iter(LEDGER_PAUSES_S)
+    while True:
+        try:
+            known = await door.stores.reader.hold_again(asked.command.hold or "", partition, epoch, seq)
+            break
+        except LedgerUnavailable:
+            if (pause_s := next(pauses_s, None)) is None:
+                raise
+            await asyncio.sleep(pause_s)
+    outcome: Outcome[Any] = await door.decider().submit(asked.without_asking._replace(recalled=known))
+    return outcome
+
+
 def answer_of(verb: Verb, command: Command, outcome: Outcome[Any]) -> Answer:
-    """The answer to a command that was decided."""
+    """The answer to a command that was decided. Raises `MayBeInLedger` where it was not, after all."""
     if isinstance(outcome, Refused):
+        forgotten = outcome.reason is Reason.UNKNOWN_HOLD and not outcome.replayed
+        if forgotten and isinstance(command, Move) and command.ask_ledger:
+            raise MayBeInLedger(command, outcome)
         return problem_answer(refusal(outcome))
     return verb.answer(outcome.value, command, outcome.replayed)
 

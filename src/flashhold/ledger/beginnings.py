@@ -19,6 +19,8 @@ _MARK = text("""
     ON CONFLICT (partition)
     DO UPDATE SET installed_at = excluded.installed_at WHERE partitions.installed_at IS NULL""")
 
+_HOW_MANY = text("SELECT count(*) FROM partitions WHERE installed_at IS NOT NULL")
+
 _MADE = text(f"""
     SELECT FROM partitions
      WHERE partition = :partition AND installed_at < clock_timestamp() - interval '{MAKING_S} seconds'""")
@@ -30,6 +32,16 @@ def mark_installed(database_url: str, partition: str) -> bool:
     try:
         with translated(), engine.begin() as connection:
             return connection.execute(_MARK, {"partition": partition, "genesis": GENESIS}).rowcount == 1
+    finally:
+        engine.dispose()
+
+
+def installed_partitions(database_url: str) -> int:
+    """How many partitions have the mark. Raises `LedgerUnavailable`."""
+    engine = connect_sync(database_url, name="beginning")
+    try:
+        with translated(), engine.connect() as connection:
+            return int(connection.execute(_HOW_MANY).scalar_one())
     finally:
         engine.dispose()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import psycopg
 import sqlalchemy as sa
@@ -32,8 +33,23 @@ def _session(name: str, **settings: int | str) -> dict[str, object]:
     return {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": f"flashhold-{name}", "options": options}
 
 
-def connect_sync(database_url: str, *, name: str = "tool", statement_timeout_ms: int = 30_000) -> sa.Engine:
-    """A pool of at most two connections; nothing is opened yet.
+@cache
+def shared_sync(database_url: str) -> sa.Engine:
+    """One pool of this process for what looks at the ledger now and then, for however many partitions: with pools of
+    their own, five connections a partition would stand idle most of the time, and a database takes a hundred.
+    `dispose` closes what is idle; whoever needs one later opens it anew."""
+    return connect_sync(database_url, name="worker", pool_size=4, overflow_max=12)
+
+
+def connect_sync(
+    database_url: str,
+    *,
+    name: str = "tool",
+    statement_timeout_ms: int = 30_000,
+    pool_size: int = 1,
+    overflow_max: int = 1,
+) -> sa.Engine:
+    """A pool of at most two connections, if no more are asked for; nothing is opened yet.
 
     `synchronous_commit` is set here, for every session, so that a server's laxer default cannot make the ledger forget
     what it has confirmed. A writer whose process was frozen in the middle of a transaction is ended by the
@@ -48,8 +64,8 @@ def connect_sync(database_url: str, *, name: str = "tool", statement_timeout_ms:
     )
     return sa.create_engine(
         _url(database_url),
-        pool_size=1,
-        max_overflow=1,
+        pool_size=pool_size,
+        max_overflow=overflow_max,
         pool_timeout=5,
         connect_args={**session, "tcp_user_timeout": 10_000},
     )

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from flashhold.domain import carts
 from flashhold.domain.entries import Entry
 from flashhold.domain.errors import BadCursor
 from flashhold.domain.instants import rfc3339, rfc3339_or_none
@@ -41,6 +42,7 @@ def positions_of(cursor: str | None) -> Positions:
 
 def entry_json(entry: Entry) -> dict[str, Any]:
     """An entry as the contract has it; `details` is there only where the kind has some."""
+    entry = carts.told(entry)
     json = {
         "partition": entry.partition,
         "epoch": entry.epoch,
@@ -64,6 +66,7 @@ def entry_json(entry: Entry) -> dict[str, Any]:
 
 def hold_json(hold: Hold) -> dict[str, Any]:
     """A hold as the contract has it. `metadata` is the text that was kept, as raw JSON."""
+    hold = carts.shown(hold)
     partial = any(line.requested is not None for line in hold.lines)
     lines = []
     for line in hold.lines:

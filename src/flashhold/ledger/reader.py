@@ -12,12 +12,18 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from flashhold.domain import carts
 from flashhold.domain.entries import Entry, PoolChange
-from flashhold.domain.idempotency import parse_hold_id
+from flashhold.domain.errors import LedgerUnavailable
+from flashhold.domain.idempotency import is_cart, is_part, parse_hold_id
 from flashhold.domain.instants import rfc3339
+from flashhold.domain.model import Hold
+from flashhold.domain.revival import RevivedHold
 from flashhold.ledger.connect import connect_async, translated
 from flashhold.ledger.folds import fold_hold
 from flashhold.ledger.pages import Positions, cursor_of, entry_json, hold_json, positions_of
+from flashhold.ledger.parts import part_ids
+from flashhold.ledger.revival import hold_again
 from flashhold.ledger.rows import HOLD_STATE_AFTER
 from flashhold.ledger.tables import API_KEYS, BATCHES, ENTRIES, HOLDS, PARTITIONS, POSTINGS
 
@@ -114,8 +120,11 @@ class Reader:
         with translated():
             async with self._engine.connect() as connection:
                 here, as_of, _ = await _state(connection, partition)
+                holds = None if hold is None else [hold]
+                if holds and is_cart(holds[0]) and parse_hold_id(holds[0]):
+                    holds += list((await connection.execute(part_ids(holds[0]))).scalars())
                 for name in here:
-                    query = _entry_places(name, sku, hold, kind)
+                    query = _entry_places(name, sku, holds, kind)
                     if query is None:
                         continue
                     places = await _behind(connection, query, positions.get(name), limit + 1 - len(items))
@@ -135,10 +144,11 @@ class Reader:
         """`{items, next_cursor, as_of}`: holds in the order in which they were made. Raises `BadCursor`.
 
         A page may hold fewer than `limit` and still have a `next_cursor`: holds that have no line of `sku` any more (of
-        a buyer's holds: never had) are left out of it.
+        a buyer's holds: never had) are left out of it. A cart over several partitions stands where its first hold was
+        made, and for a `sku` where the hold was made that has its units.
         """
         positions = positions_of(cursor)
-        found: list[tuple[str, Place, dict[str, Any]]] = []
+        found: list[tuple[str, Place, Hold | None]] = []
         with translated():
             async with self._engine.connect() as connection:
                 here, as_of, now_ms = await _state(connection, None)
@@ -147,31 +157,47 @@ class Reader:
                     sources = _hold_places(name, buyer, sku, state, now_ms)
                     some = [await _behind(connection, source, positions.get(name), room) for source in sources]
                     places = sorted({place for source in some for place in source})[:room]
-                    folded = await _holds_at(connection, name, places, now_ms)
+                    folded: Sequence[Hold | None] = await _holds_at(connection, name, places, now_ms)
+                    if any(is_part(hold.id) for hold in folded if hold):
+                        folded = [await _cart(connection, hold, sku, now_ms) if hold else None for hold in folded]
                     found += [(name, place, hold) for place, hold in zip(places, folded, strict=True)]
                     if len(found) > limit:
                         break
         page = _page(found, limit, positions, as_of, lambda item: item[:2])
-        holds = [hold for _, _, hold in page["items"]]
+        holds = [hold_json(hold) for _, _, hold in page["items"] if hold is not None]
         page["items"] = [h for h in holds if sku is None or any(line["sku"] == sku for line in h["lines"])]
         return page
 
     async def hold(self, hold: str) -> dict[str, Any] | None:
-        """One hold as the ledger knows it, None where it does not."""
-        parsed = parse_hold_id(hold)
-        if parsed is None:
-            return None
-        partition, _, seq = parsed
+        """One hold as the ledger knows it, None where it does not. A part of a cart is shown as the cart."""
         with translated():
             async with self._engine.connect() as connection:
-                _, _, now_ms = await _state(connection, partition)
-                made = await connection.execute(
-                    sa.select(_H.created_epoch, _H.created_seq)
-                    .join(ENTRIES, _same(_E, _H.partition, _H.created_epoch, _H.created_seq))
-                    .where(_H.partition == partition, _H.created_seq == seq, _E.hold == hold)
-                )
-                folded = await _holds_at(connection, partition, [(row[0], row[1]) for row in made], now_ms)
-        return folded[0] if folded else None
+                _, _, now_ms = await _state(connection, None)
+                found = await _hold_of(connection, hold, now_ms)
+                if found is not None and is_part(found.id):
+                    found = await _hold_of(connection, carts.first_of(found), now_ms)
+        return None if found is None else hold_json(found)
+
+    async def hold_again(self, hold: str, partition: str, epoch: int, seq: int) -> RevivedHold | None:
+        """A hold of the partition as a store that has forgotten it is to have it again; None where the ledger knows
+        none of this name there.
+
+        Raises `LedgerUnavailable` while the ledger has not come to the place at which the store did not know the hold:
+        until then it may not know all that was given back of it.
+        """
+        parsed = parse_hold_id(hold)
+        if parsed is None or parsed[0] != partition:
+            return None
+        with translated():
+            async with self._engine.connect() as connection:
+                at = sa.select(PARTITIONS.c.epoch, PARTITIONS.c.seq).where(PARTITIONS.c.partition == partition)
+                row = (await connection.execute(at)).first()
+                if row is None or (row.epoch, row.seq) < (epoch, seq):
+                    raise LedgerUnavailable("the ledger is behind the store, and the hold is only in the ledger")
+                rows = await connection.execute(_places_of_holds(partition, [parsed[2]]))
+                entries = await _entries_at(connection, partition, [(row[0], row[1]) for row in rows])
+        entries = [entry for entry in entries if entry.hold == hold]
+        return hold_again(entries) if entries and entries[0].kind == "hold" else None
 
 
 async def _state(connection: AsyncConnection, partition: str | None) -> tuple[list[str], str, int]:
@@ -185,21 +211,21 @@ async def _state(connection: AsyncConnection, partition: str | None) -> tuple[li
     return [row.partition for row in rows], rfc3339(int(complete * 1000)), now_ms
 
 
-def _entry_places(partition: str, sku: str | None, hold: str | None, kind: str | None) -> Select | None:
+def _entry_places(partition: str, sku: str | None, holds: Sequence[str] | None, kind: str | None) -> Select | None:
     """The places of the entries that pass the filters; None where none can."""
     if sku is not None:
         query = sa.select(_P.epoch, _P.seq).distinct().where(_P.partition == partition, _P.sku == sku)
         place = (_P.epoch, _P.seq)
-        if hold is not None or kind is not None:
+        if holds is not None or kind is not None:
             query = query.join(ENTRIES, _same(_E, _P.partition, _P.epoch, _P.seq))
     else:
         query = sa.select(_E.epoch, _E.seq).where(_E.partition == partition)
         place = (_E.epoch, _E.seq)
-    if hold is not None:
-        parsed = parse_hold_id(hold)
-        if parsed is None:
+    if holds is not None:
+        seqs = [parsed[2] for parsed in map(parse_hold_id, holds) if parsed is not None and parsed[0] == partition]
+        if not seqs:
             return None
-        query = query.where(_E.hold == hold, sa.tuple_(*place).in_(_places_of_holds(parsed[0], [parsed[2]])))
+        query = query.where(_E.hold.in_(holds), sa.tuple_(*place).in_(_places_of_holds(partition, seqs)))
     if kind is not None:
         query = query.where(_E.kind == sa.bindparam("kind", kind, literal_execute=True))
     return query
@@ -288,9 +314,28 @@ async def _entries_at(connection: AsyncConnection, partition: str, places: Seque
     return entries
 
 
-async def _holds_at(
-    connection: AsyncConnection, partition: str, places: Sequence[Place], now_ms: int
-) -> list[dict[str, Any]]:
+async def _hold_of(connection: AsyncConnection, hold: str, now_ms: int) -> Hold | None:
+    parsed = parse_hold_id(hold)
+    if parsed is None:
+        return None
+    partition, _, seq = parsed
+    made = await connection.execute(
+        sa.select(_H.created_epoch, _H.created_seq)
+        .join(ENTRIES, _same(_E, _H.partition, _H.created_epoch, _H.created_seq))
+        .where(_H.partition == partition, _H.created_seq == seq, _E.hold == hold)
+    )
+    folded = await _holds_at(connection, partition, [(row[0], row[1]) for row in made], now_ms)
+    return folded[0] if folded else None
+
+
+async def _cart(connection: AsyncConnection, hold: Hold, sku: str | None, now_ms: int) -> Hold | None:
+    """The hold, or where it is a part of a cart the cart; None where that stands elsewhere on the pages."""
+    if not is_part(hold.id):
+        return hold
+    return None if sku is None else await _hold_of(connection, carts.first_of(hold), now_ms)
+
+
+async def _holds_at(connection: AsyncConnection, partition: str, places: Sequence[Place], now_ms: int) -> list[Hold]:
     """The holds that were made at these places, in their order."""
     if not places:
         return []
@@ -301,7 +346,7 @@ async def _holds_at(
         parsed = parse_hold_id(entry.hold or "")
         if parsed is not None and entry.kind in HOLD_STATE_AFTER:
             entries[parsed[2]].append(entry)
-    return [hold_json(fold_hold(entries[seq], now_ms)) for seq in seqs]
+    return [fold_hold(entries[seq], now_ms) for seq in seqs]
 
 
 def _wanted(places: Sequence[Place]) -> Any:

@@ -7,6 +7,7 @@ remembered) and puts it in order; only holds that something happened to after th
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -76,7 +77,7 @@ class Revival:
         row: Any = connection.execute(sa.select(*columns).where(PARTITIONS.c.partition == partition)).first()
         self.cursor = NOTHING if row is None else Cursor(*row)
         self.at_ms = self._at(self.cursor.seq)[1] if self.cursor.seq else 0
-        self._since = self._first_since(max(now_ms, self.at_ms) - retention_ms)
+        self._since_ms = max(now_ms, self.at_ms) - retention_ms
         self._held: dict[tuple[str, str], int] = defaultdict(int)
 
     def pools(self) -> list[PoolCounters]:
@@ -228,13 +229,7 @@ class Revival:
         if hold.state == HoldState.HELD:
             for line in hold.lines:
                 self._held[line.sku, line.pool] += line.quantity
-        page.holds.append(
-            RevivedHold(
-                hold_id[_DIGEST], hold.state, mark or "", buyer or "", hold.metadata or "",
-                (details or {}).get("ttl_ms", 0), lines, epoch, at_ms, expires_ms - at_ms, _ending(hold, first),
-                begun if amended else None, seq, hold.expires_at_ms,
-            )
-        )  # fmt: skip
+        page.holds.append(_revived(first, hold, lines, begun if amended else None))
 
     def _made_after(self, seq: int, most: int = PAGE_HOLDS) -> list[MadeRow]:
         """A page of `sql.HOLDS`, by the bare driver: SQLAlchemy's rows were a third of a restore's time."""
@@ -260,10 +255,12 @@ class Revival:
             raise LedgerConflict(f"the ledger has no entry {seq}, though its cursor stands at {self.cursor.seq}")
         return int(rows[0][0]), int(rows[0][1])
 
-    def _first_since(self, since_ms: int) -> tuple[int, int]:
-        """Epoch and seq of the first entry that is later than `since_ms`: time never falls along the ledger, so it is
+    @cached_property
+    def _since(self) -> tuple[int, int]:
+        """Epoch and seq of the first entry that is later than `_since_ms`: time never falls along the ledger, so it is
         looked for by halves. No entry: one beyond the last."""
-        low, high = 1, self.cursor.seq + 1
+        since_ms = self._since_ms
+        low, high = 1 if since_ms < self.at_ms else self.cursor.seq + 1, self.cursor.seq + 1
         while low < high:
             middle = (low + high) // 2
             if self._at(middle)[1] > since_ms:
@@ -314,6 +311,29 @@ def revival_on(engine: sa.Engine, partition: str, *, retention_ms: int, now_ms: 
         # This reader is no slower than its consumer, which may wait for a store for as long as it likes.
         connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '60s'"))
         yield Revival(connection, partition, retention_ms, now_ms)
+
+
+def hold_again(entries: Sequence[Entry]) -> RevivedHold:
+    """A hold as all entries that speak of it leave it, cancels and returns included, the one that made it first."""
+    first, hold = entries[0], made_hold(entries[0])
+    lines = begun = _lines(hold)
+    amended = False
+    for entry in entries[1:]:
+        if entry.kind in HOLD_STATE_AFTER:
+            hold = hold_after(hold, entry)
+            lines, amended = _lines(hold), amended or entry.kind == "amend"
+        else:
+            lines = _given_back(lines, entry)
+    return _revived(first, hold, lines, begun if amended else None)
+
+
+def _revived(first: Entry, hold: Hold, lines: Lines, original: Lines | None) -> RevivedHold:
+    made_to_end_ms = first.expires_at_ms or 0
+    return RevivedHold(
+        hold.id[_DIGEST], hold.state, first.fingerprint or "", hold.buyer or "", hold.metadata or "",
+        (first.details or {}).get("ttl_ms", 0), lines, first.epoch, first.at_ms, made_to_end_ms - first.at_ms,
+        _ending(hold, first), original, first.seq, hold.expires_at_ms,
+    )  # fmt: skip
 
 
 def _entry(steps: list[Any], partition: str) -> Entry:

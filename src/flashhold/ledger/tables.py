@@ -79,6 +79,12 @@ sa.Index(
     ENTRIES.c.seq,
     postgresql_where=ENTRIES.c.kind != "hold",
 )
+sa.Index(
+    "entries_of_parts",
+    ENTRIES.c.idempotency_key,
+    postgresql_ops={"idempotency_key": "text_pattern_ops"},
+    postgresql_where=sa.and_(ENTRIES.c.kind == "hold", ENTRIES.c.idempotency_key.like("part of %")),
+)
 
 POSTINGS = sa.Table(
     "postings",

@@ -36,6 +36,12 @@ class Posting(msgspec.Struct):
     quantity: int
 
 
+class Details(msgspec.Struct):
+    """`part_of`: the cart that a hold is a part of, where its SKUs are in several partitions."""
+
+    part_of: str | None = None
+
+
 class Entry(msgspec.Struct):
     """What a rehearsal needs of a ledger entry."""
 
@@ -46,6 +52,7 @@ class Entry(msgspec.Struct):
     hold: str | None
     idempotency_key: str | None
     postings: list[Posting]
+    details: Details | None = None
 
 
 class _Page(msgspec.Struct):
@@ -76,6 +83,7 @@ class Fold:
         self._cursors: dict[str, str | None] = {}
         self._own_keys: set[str] = set()
         self._own_holds: set[str] = set()
+        self._own_parts: set[str] = set()
 
     async def follow(self, caller: Caller, partition: str, on_page: Callable[[], None]) -> None:
         """Read a partition to its present end."""
@@ -108,7 +116,7 @@ class Fold:
 
     async def reach(self, caller: Caller, places: dict[str, tuple[int, int]], on_page: Callable[[], None]) -> None:
         """Follow until every place of `places` has been read; gives up when the ledger stands still, with a finding."""
-        for partition, place in places.items():
+        for partition, place in sorted(places.items()):  # a cart comes before its parts
             moved = time.monotonic()
             while (here := self.places.get(partition, (0, 0))) < place:
                 await self.follow(caller, partition, on_page)
@@ -150,6 +158,10 @@ class Fold:
 
     def _is_own(self, entry: Entry) -> bool:
         """Whether a command of this run caused the entry; what becomes of its holds is the run's too."""
+        if entry.details is not None and entry.details.part_of in self._own_holds and entry.hold is not None:
+            self._own_parts.add(entry.hold)
+        if entry.hold in self._own_parts:
+            return True  # but its cart is what was asked for, and is what is counted
         key = entry.idempotency_key
         own = (key is not None and key.startswith(self._requests.key_prefix)) or entry.hold in self._own_holds
         if not own:

@@ -13,7 +13,7 @@ from flashhold import telemetry
 from flashhold.domain.errors import FlashHoldError
 from flashhold.domain.outcomes import Refused
 from flashhold.engine.engine import Engine
-from flashhold.ledger.connect import connect_sync
+from flashhold.ledger.connect import shared_sync
 from flashhold.ledger.shares import shares_before_limit, skus_being_counted
 from flashhold.services.sweep import wait
 
@@ -44,7 +44,7 @@ async def count_buyers(engine: Engine, ledger: sa.Engine) -> int:
 
 async def run(engine: Engine, database_url: str, stop: asyncio.Event) -> None:
     """Looks for waiting counts until `stop`; stores that are away are waited for."""
-    ledger = connect_sync(database_url, name="buyers")
+    ledger = shared_sync(database_url)
     try:
         while not stop.is_set():
             try:

@@ -85,5 +85,7 @@ def _rules(rules: SkuRules, details: dict[str, Any]) -> Iterator[tuple[str, obje
     yield "class", details.get("class", ""), rules.sku_class
     yield "partition_key", details.get("partition_key", ""), rules.partition_key
     yield "durability", details.get("durability", ""), rules.durability
+    yield "elsewhere", details.get("elsewhere", ""), rules.elsewhere
+    yield "moves", details.get("moves", 0), rules.moves
     # How many parts of what was before have been added is told by no entry, but whether buyers are counted is.
     yield "counted", bool(details.get("counted", 0)), bool(rules.counted)

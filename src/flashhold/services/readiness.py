@@ -5,7 +5,7 @@ lost its tail, was restored from an old backup or is empty: to sell from it woul
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from flashhold import telemetry
@@ -104,8 +104,24 @@ def compare(redis: Place, ledger: LedgerPlace | None) -> str | None:
     return None
 
 
-async def judge(engine: Engine, reader: Reader, before: Verdict, mark: Mark) -> Verdict:
-    """Compare both stores once, making the partition where both are empty and always were.
+def together(verdicts: Mapping[str, Verdict]) -> Verdict:
+    """What a deployment of several partitions is told of them: ready where all are, and of each that is not what is
+    wrong. One that is closed closes no other, so `closed` is for the words only."""
+    if len(verdicts) == 1:
+        return next(iter(verdicts.values()))
+
+    def said(member: str) -> str:
+        wrong = [f"{name}: {getattr(verdict, member)}" for name, verdict in verdicts.items()
+                 if getattr(verdict, member) != OK]  # fmt: skip
+        return "; ".join(wrong) or OK
+
+    closed = next((verdict.closed for verdict in verdicts.values() if verdict.closed is not None), None)
+    opened = all(verdict.opened for verdict in verdicts.values())
+    return Verdict(closed, said("redis"), said("ledger"), said("place"), opened)
+
+
+async def judge(engine: Engine, reader: Reader, before: Verdict, mark: Mark, *, may_begin: bool = True) -> Verdict:
+    """Compare both stores once, making the partition where both are empty and always were (if it `may_begin`).
 
     Nothing is opened before the ledger has the mark that the partition was made (`mark` sets it, as
     ledger/beginnings.py says), so that what is acknowledged afterwards cannot be taken for never having been.
@@ -120,7 +136,7 @@ async def judge(engine: Engine, reader: Reader, before: Verdict, mark: Mark) -> 
     except (LedgerUnavailable, LedgerConflict) as error:
         ledger_says = str(error)
     try:
-        redis = await _place(engine, ledger, mark if ledger_says == OK and not before.opened else None)
+        redis = await _place(engine, ledger, mark if ledger_says == OK and not before.opened else None, may_begin)
     except Recovering as error:
         return before._replace(closed=error, redis=OK, ledger=ledger_says, place=str(error))
     except (Misconfigured, NotDurable) as error:
@@ -180,7 +196,7 @@ async def _restoration(engine: Engine, reader: Reader) -> Restoration | None:
     return found
 
 
-async def _place(engine: Engine, ledger: LedgerPlace | None, mark: Mark | None) -> Place:
+async def _place(engine: Engine, ledger: LedgerPlace | None, mark: Mark | None, may_begin: bool) -> Place:
     """Redis' place. An empty Redis beside an empty ledger without a mark is a beginning, beside any other a loss;
     without `mark` it is always one."""
     try:
@@ -196,6 +212,8 @@ async def _place(engine: Engine, ledger: LedgerPlace | None, mark: Mark | None) 
                 f"Redis is empty, but the ledger stands at epoch {ledger.epoch}, seq {ledger.seq}: "
                 "a worker rebuilds it from the ledger"
             ) from None
+        if not may_begin:
+            raise StoreUnavailable("the partition is made once the first one is open") from None
         if (ledger is not None and ledger.installed_at is not None) or not await mark(engine.partition):
             raise Recovering(
                 "Redis is empty, but the ledger says that the partition was made before: what it has acknowledged "

@@ -6,7 +6,7 @@ nothing happened to it meanwhile, and the store was wrong.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -15,11 +15,14 @@ from flashhold.domain.idempotency import key_digest
 from flashhold.domain.model import HoldState
 from flashhold.domain.revival import RevivedHold
 from flashhold.engine.engine import Engine
-from flashhold.engine.survey import QUEUE_MAX, RECORDS_MAX, REMEMBERED, Found, Record, Where
+from flashhold.engine.stored import REMEMBERED, Found, Record
+from flashhold.engine.survey import QUEUE_MAX, Wanted, Where, pages
 from flashhold.ledger.revival import Revival, revival_on
 
 Answer = TypeVar("Answer")
 QUEUES = ("ended", "refused")
+POOLS_MAX = 500
+"""Whose numbers are asked for at a time."""
 _STATES = {state.value: state.name.lower() for state in HoldState} | {REMEMBERED: "a remembered answer"}
 
 
@@ -53,12 +56,16 @@ class Page(NamedTuple):
 
 class RecordsCheck:
     """Compares one partition. `retention_ms`: how far back ended holds and remembered keys are looked for, 0: only
-    live ones. Every method may raise `StoreUnavailable`, `Recovering`, `LedgerUnavailable`."""
+    live ones; `rest`: waited for after every call to the store, told how many seconds that took. Every method may
+    raise `StoreUnavailable`, `Recovering`, `LedgerUnavailable`."""
 
-    def __init__(self, engine: Engine, ledger: sa.Engine, *, retention_ms: int) -> None:
+    def __init__(
+        self, engine: Engine, ledger: sa.Engine, *, retention_ms: int, rest: Callable[[float], Awaitable[object]]
+    ) -> None:
         self._engine = engine
         self._ledger = ledger
         self._retention_ms = retention_ms
+        self._rest = rest
         self.now_ms = 0
         """The store's clock, roughly: before it has been set, everything that the ledger has is recent."""
 
@@ -75,7 +82,7 @@ class RecordsCheck:
     async def answers(self, keys: Iterable[str], but: Iterable[str] = ()) -> list[Suspect]:
         """Keys that the store should remember, and does not."""
         digest_of = {key_digest(key): key for key in keys}
-        wanted = [digest for digest in digest_of if digest not in set(but)]
+        wanted = [Wanted(digest) for digest in digest_of.keys() - set(but)]
         suspects = []
         for seen, digest, record in await self._records(wanted):
             if not isinstance(record, Found):
@@ -86,7 +93,7 @@ class RecordsCheck:
     async def queue(self, name: str, behind: int) -> tuple[int, list[Suspect]]:
         """A slice of a queue of what is to be forgotten, counted from its end: how many it has, and what of it is
         forgotten already. It holds every ended hold and every remembered answer, refusals included."""
-        seen, queued = await self._engine.survey.queue(name, -behind - QUEUE_MAX, -behind - 1)
+        seen, queued = await self._paced(self._engine.survey.queue(name, -behind - QUEUE_MAX, -behind - 1))
         return queued.items, [
             Suspect(digest, 0, None, seen, Difference("record", f"digest {digest}", "remembered", "nothing"))
             for digest in queued.without_record
@@ -94,7 +101,7 @@ class RecordsCheck:
 
     async def unknown(self, cursor: str) -> tuple[str, list[Suspect]]:
         """Live holds of the store that the ledger may not know."""
-        seen, live = await self._engine.survey.live(cursor)
+        seen, live = await self._paced(self._engine.survey.live(cursor))
         return live.cursor, [
             Suspect(digest, seq, None, seen, Difference("record", f"made at {seq}", "no live hold", "one"))
             for digest, seq in live.holds
@@ -117,7 +124,7 @@ class RecordsCheck:
         now = {hold.seq: hold for hold in page.holds}
         same = [one for one in suspects if one.seen[0] == epoch and now.get(one.seq) == one.known]
         wrong = {one.seq for one in await self._unlike([now[one.seq] for one in same if one.seq], epoch)}
-        bare = [one.digest for one in same if not one.seq]
+        bare = [Wanted(one.digest) for one in same if not one.seq]
         missing = {digest for _, digest, record in await self._records(bare) if not isinstance(record, Found)}
         return [one.difference for one in same if (one.seq in wrong if one.seq else one.digest in missing)]
 
@@ -130,7 +137,7 @@ class RecordsCheck:
 
     async def _unlike(self, holds: Sequence[RevivedHold], epoch: int) -> list[Suspect]:
         suspects = []
-        records = await self._records([hold.digest for hold in holds])
+        records = await self._records(await self._wanted(holds))
         for hold, (seen, digest, record) in zip(holds, records, strict=True):
             # A store of another epoch was rebuilt meanwhile: there is nothing to compare.
             if seen[0] == epoch and (unlike := _unlike(hold, record)) is not None:
@@ -138,13 +145,36 @@ class RecordsCheck:
                 suspects.append(Suspect(digest, hold.seq, hold, seen, difference))
         return suspects
 
-    async def _records(self, digests: Sequence[str]) -> list[tuple[Where, str, Record]]:
+    async def _wanted(self, holds: Sequence[RevivedHold]) -> list[Wanted]:
+        """Their records, and of live ones that the deadlines name them. A pool that the store does not know is left to
+        the check of the counters."""
+        pools_of = [_pools(hold) if hold.state == HoldState.HELD else [] for hold in holds]
+        pools = list(dict.fromkeys(pool for some in pools_of for pool in some))
+        numbers: dict[tuple[str, str], int] = {}
+        for at in range(0, len(pools), POOLS_MAX):
+            numbers |= await self._paced(self._engine.survey.numbers(pools[at : at + POOLS_MAX]))
+        return [
+            Wanted(hold.digest, hold.expires_ms, tuple(numbers[pool] for pool in some if pool in numbers))
+            for hold, some in zip(holds, pools_of, strict=True)
+        ]
+
+    async def _records(self, wanted: Sequence[Wanted]) -> list[tuple[Where, str, Record]]:
         found = []
-        for at in range(0, len(digests), RECORDS_MAX):
-            some = digests[at : at + RECORDS_MAX]
-            seen, records = await self._engine.survey.records(some)
-            found += [(seen, *pair) for pair in zip(some, records, strict=True)]
+        for some in pages(wanted):
+            seen, records = await self._paced(self._engine.survey.records(some))
+            found += [(seen, one.digest, record) for one, record in zip(some, records, strict=True)]
         return found
+
+    async def _paced(self, question: Awaitable[Answer]) -> Answer:
+        before_s = self._engine.survey.spent_s
+        answer = await question
+        await self._rest(self._engine.survey.spent_s - before_s)
+        return answer
+
+
+def _pools(hold: RevivedHold) -> list[tuple[str, str]]:
+    """The pools that a live hold has units of, each once."""
+    return list(dict.fromkeys((line[0], line[1]) for line in hold.lines if line[2] > 0))
 
 
 def _unlike(hold: RevivedHold, record: Record) -> tuple[str, str, str] | None:

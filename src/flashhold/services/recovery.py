@@ -14,7 +14,7 @@ from flashhold.engine.journal import Journal
 from flashhold.engine.options import EngineOptions
 from flashhold.engine.revive import stored_options
 from flashhold.ledger.beginnings import was_installed
-from flashhold.ledger.connect import connect_sync
+from flashhold.ledger.connect import connect_sync, shared_sync
 from flashhold.ledger.writer import LedgerWriter
 from flashhold.services.gauges import WorkerGauges
 from flashhold.services.restore import AUTOMATIC, Finding, Restore, Restored, Why, examine
@@ -51,7 +51,7 @@ class Recovery:
         self._options = options
         self._shown = (0, 0)
         self._journal = Journal(client, options.partition)
-        self._ledger = connect_sync(database_url, name="recovery")
+        self._ledger = shared_sync(database_url)
         self._said = ""
 
     def look(self) -> Look:
@@ -125,17 +125,20 @@ class ByHand(NamedTuple):
     restored: Restored | None
 
 
-def restore_by_hand(redis_url: str, database_url: str, options: EngineOptions, *, leave: bool) -> ByHand:
-    """Compare both stores and, with `leave`, rebuild Redis from the ledger whatever was found.
+def restore_by_hand(
+    redis_url: str, database_url: str, options: EngineOptions, *, leave: bool, also_whole: bool = True
+) -> ByHand:
+    """Compare both stores and, with `leave`, rebuild Redis from the ledger whatever was found; without `also_whole`
+    only where something is wrong.
 
     Raises `StoreUnavailable`, `LedgerUnavailable`, `LedgerConflict`.
     """
-    client = blocking_client(redis_url)
+    client = blocking_client(redis_url, options.partition)
     ledger = connect_sync(database_url, name="restore")
     journal = Journal(client, options.partition)
     try:
         finding = examine(journal, ledger, options.partition)
-        if not leave:
+        if not leave or (finding.why == Why.WHOLE and not also_whole):
             return ByHand(finding, None)
         holder = f"restore/{socket.gethostname()}/{os.getpid()}"
         writing = WriteBehind(journal, LedgerWriter(database_url, options.partition, holder=holder))

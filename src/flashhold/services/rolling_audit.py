@@ -10,12 +10,13 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flashhold import telemetry
 from flashhold.domain.errors import FlashHoldError
 from flashhold.engine.engine import Engine
-from flashhold.ledger.connect import connect_sync
+from flashhold.engine.survey import QUEUE_MAX
+from flashhold.ledger.connect import shared_sync
 from flashhold.ledger.revival import place_of
 from flashhold.ledger.standing import standing_at
 from flashhold.ledger.writer import LedgerWriter
@@ -24,6 +25,13 @@ from flashhold.services.gauges import WorkerGauges
 from flashhold.services.records_check import QUEUES, Difference, RecordsCheck, Suspect
 from flashhold.services.sweep import wait
 
+COUNTERS_LATEST_S = 20.0
+"""Between two looks at the counters, however many there are."""
+QUEUED_US = 30
+"""Time that a round allows itself for what a queue names, rests included: a million in half a minute."""
+BEHIND_MAX_S = 1.0
+"""How much of a delay is made up for: what waited for the ledger must not end in a rush."""
+
 _log = telemetry.logger(__name__)
 
 
@@ -31,17 +39,33 @@ _log = telemetry.logger(__name__)
 class RollingOptions:
     """How eagerly to look. Times are ms."""
 
-    page_holds: int = 1_000
+    page_holds: int = 500
+    """That are read from the ledger at a time; the store is asked for a hundred or two at a time."""
     counters_every_ms: int = 3_000
     """Between two looks at the counters: 2 ms of the store for 10,000 pools."""
     rests: int = 49
-    """Rest for so many times what a step has taken of the store: 2 % of its time."""
+    """Rest for so many times what a call has taken of the store, before the next: 2 % of its time."""
     rest_max_ms: int = 100
-    """However slow the store answers: 100,000 live holds are looked at within a minute on a machine that is busy
-    otherwise, within half of it on one that is not; that comes before the share."""
+    """However long one answer took: a store that hung for a second is not left alone for a minute."""
+    hold_max_us: int = 450
+    """Time that a round allows itself for a live hold, rests included; while it is behind that, it does not rest. So
+    100,000 live holds take less than a minute where the machine can do it at all; that comes before the share."""
+    round_min_ms: int = 1_000
+    """Begin no round sooner after the last: the ledger is asked too. No later: what is sold after a foreign write may
+    have to be sorted out by hand."""
     patience_ms: int = 5_000
     """How long the ledger may take to come to where the store was looked at. Later, nothing can be said; the look is
     made again."""
+
+    def shared_by(self, partitions: int) -> "RollingOptions":
+        """The options of each of so many, which may all be on one server: together they take the share of one, and
+        have the time of one for the live holds of all."""
+        return replace(
+            self,
+            rests=(self.rests + 1) * partitions - 1,
+            hold_max_us=self.hold_max_us * partitions,
+            round_min_ms=self.round_min_ms * partitions,
+        )
 
 
 class RollingAudit:
@@ -61,11 +85,13 @@ class RollingAudit:
         self.gauges.audit_age_seconds.set_function(self.age_s)
         self._engine = engine
         self._leads = leads
-        self._ledger = connect_sync(database_url, name="rolling-audit")
+        self._ledger = shared_sync(database_url)
         self._writer = LedgerWriter(database_url, engine.partition, holder="rolling-audit")
-        self._check = RecordsCheck(engine, self._ledger, retention_ms=0)
+        self._check = RecordsCheck(engine, self._ledger, retention_ms=0, rest=self._rest)
         self._complete_at = self._began_at = time.monotonic()
-        self._counted_at = 0.0
+        self._count_at = 0.0
+        self._due_at = 0.0
+        """When what has been begun of this round should be done."""
         self.rounds = 0
         """Complete ones."""
         self._end_seq: int | None = None
@@ -100,22 +126,28 @@ class RollingAudit:
             self._begin_round()
             self._complete_at = self._began_at
             return 1.0
-        if self._end_seq is None:
-            self._end_seq = cursor.seq  # what is made from here on is the next round's: a busy shop makes more for ever
-        before_s = self._engine.survey.spent_s
-        began = time.monotonic()
-        if began - self._counted_at >= self.options.counters_every_ms / 1000:
-            self._counted_at = began
+        now = time.monotonic()
+        counters_in = self._count_at - now
+        records_in = self._begins_at - now
+        if min(counters_in, records_in) > 0:
+            return min(counters_in, records_in)
+        if counters_in <= 0:
             found = await self._counters()
         else:
+            if self._end_seq is None:
+                self._began_at = self._due_at = now
+                self._end_seq = cursor.seq  # what is made from here on is the next's: a busy shop makes more for ever
             found = await self._records()
         if found:
             await self._close(cursor.epoch, found)
-        spent_s = self._engine.survey.spent_s - before_s
-        return max(0.01, min(self.options.rest_max_ms / 1000, self.options.rests * spent_s))
+        return 0.01
 
-    def _begin_round(self) -> None:
-        self._began_at = time.monotonic()
+    async def _rest(self, spent_s: float) -> None:
+        ahead_s = max(0.0, self._due_at - time.monotonic())
+        await asyncio.sleep(min(self.options.rests * spent_s, self.options.rest_max_ms / 1000, ahead_s))
+
+    def _begin_round(self, in_s: float = 0.0) -> None:
+        self._began_at = self._begins_at = time.monotonic() + in_s
         self._last_seq = 0
         self._end_seq = None
         self._behind = 0
@@ -127,7 +159,11 @@ class RollingAudit:
         return await self._counters_once() and await self._counters_once()
 
     async def _counters_once(self) -> list[Difference]:
+        began = time.monotonic()
         snapshot = await self._engine.snapshot()
+        # They come in one piece, however many there are. Our reading of them is in this time: the share is less.
+        often_s = max(self.options.counters_every_ms / 1000, self.options.rests * (time.monotonic() - began))
+        self._count_at = time.monotonic() + min(often_s, COUNTERS_LATEST_S)
         place = snapshot.place
         if not await self._reached(place.seq):
             return []
@@ -137,6 +173,10 @@ class RollingAudit:
     async def _records(self) -> list[Difference]:
         """The next page of this round."""
         name = self._to_do[0]
+        units, unit_us = (
+            (self.options.page_holds, self.options.hold_max_us) if name == "holds" else (QUEUE_MAX, QUEUED_US)
+        )
+        self._due_at = max(self._due_at, time.monotonic() - BEHIND_MAX_S) + units * unit_us / 1e6
         if name == "holds":
             page = await self._check.page(self._last_seq, self.options.page_holds)
             suspects, over = page.suspects, not page.last_seq or page.last_seq >= (self._end_seq or 0)
@@ -164,7 +204,7 @@ class RollingAudit:
         self.gauges.audit_round_seconds.set(now - self._began_at)
         self.gauges.audit_findings.set(0)
         _log.debug("audit-round", holds=self._holds, seconds=round(now - self._began_at, 2))
-        self._begin_round()
+        self._begin_round(max(0.0, self._began_at + self.options.round_min_ms / 1000 - now))
 
     async def _reached(self, seq: int) -> bool:
         until = time.monotonic() + self.options.patience_ms / 1000

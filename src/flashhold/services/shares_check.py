@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import sqlalchemy as sa
 
 from flashhold.engine.engine import Engine
-from flashhold.engine.survey import RECORDS_MAX
+from flashhold.engine.survey import QUEUE_MAX
 from flashhold.ledger.revival import revival_on
 from flashhold.services.records_check import Difference
 
@@ -50,8 +50,8 @@ def _counted(ledger: sa.Engine, partition: str) -> Counted:
 
 
 def _pages(buyers: list[str]) -> Iterator[list[str]]:
-    for at in range(0, len(buyers), RECORDS_MAX):
-        yield buyers[at : at + RECORDS_MAX]
+    for at in range(0, len(buyers), QUEUE_MAX):
+        yield buyers[at : at + QUEUE_MAX]
 
 
 def _number(units: str) -> int | None:

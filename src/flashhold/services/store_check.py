@@ -13,7 +13,9 @@ import psycopg
 import redis
 
 from flashhold.domain.errors import LedgerUnavailable, Misconfigured, StoreUnavailable
-from flashhold.engine.address import blocking_client
+from flashhold.engine.address import blocking_client, cluster_of
+from flashhold.engine.keys import FIRST_PARTITION
+from flashhold.engine.topology import Address
 from flashhold.ledger.connect import translated
 
 CLOCK_SKEW_MAX_MS = 500
@@ -75,6 +77,15 @@ _REDIS_RULES = (
     ),
 )
 
+_CLUSTER_RULES = (
+    _Rule(
+        "cluster-require-full-coverage",
+        frozenset({"no"}),
+        "The loss of one primary would close the partitions of all the others until it is replaced. "
+        "Set `cluster-require-full-coverage no`.",
+    ),
+)
+
 _POSTGRES_RULES = (
     _Rule(
         "fsync",
@@ -123,8 +134,10 @@ _POSTGRES_RULES = (
 
 
 def redis_findings(settings: Mapping[str, str], info: Mapping[str, Any]) -> list[Finding]:
-    """Judge a Redis-compatible server by its `CONFIG GET *` and `INFO`."""
-    found = _broken(_REDIS_RULES, "redis", settings)
+    """Judge a Redis-compatible server by its `CONFIG GET *` and `INFO`; a cluster's node as a node."""
+    in_cluster = bool(info.get("cluster_enabled"))
+    found = _cluster_findings(settings, info) if in_cluster else []
+    found += _broken(_REDIS_RULES, "redis", settings)
     product, version = redis_version(info)
     if version < REDIS_VERSION_MIN:
         found.append(
@@ -139,7 +152,7 @@ def redis_findings(settings: Mapping[str, str], info: Mapping[str, Any]) -> list
     if info.get("aof_last_write_status", "ok") != "ok":
         sentence = "Redis can't write its append-only file. Look for a full or broken disk."
         found.append(_redis("aof_last_write_status", str(info["aof_last_write_status"]), sentence))
-    if info.get("role", "master") != "master":
+    if info.get("role", "master") != "master" and not in_cluster:
         sentence = "This is a replica: it can't be written to. Point FLASHHOLD_REDIS_URL at the primary."
         found.append(_redis("role", str(info["role"]), sentence))
     if settings.get("protected-mode") == "no" and not settings.get("requirepass") and _listens_widely(settings):
@@ -148,6 +161,17 @@ def redis_findings(settings: Mapping[str, str], info: Mapping[str, Any]) -> list
             "Set `requirepass`, or bind it to 127.0.0.1, or set `protected-mode yes`."
         )
         found.append(_redis("protected-mode", "no", sentence))
+    return found
+
+
+def _cluster_findings(settings: Mapping[str, str], info: Mapping[str, Any]) -> list[Finding]:
+    found = _broken(_CLUSTER_RULES, "redis", settings)
+    if info.get("role") == "master" and info.get("connected_slaves") == 0:
+        sentence = (
+            "This primary has no replica: what it loses is lost, and level `replica` can acknowledge nothing. "
+            "Give it one that follows (CLUSTER REPLICATE)."
+        )
+        found.append(_redis("connected_slaves", "0", sentence))
     return found
 
 
@@ -179,23 +203,51 @@ def redis_version(info: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
 
 
 def check(redis_url: str, database_url: str) -> Checked:
-    """Read both stores and judge them. Raises StoreUnavailable, LedgerUnavailable, Misconfigured (unreadable URL)."""
-    settings, info, redis_ahead_ms = _read_redis(redis_url)
+    """Read both stores and judge them, of a cluster every node: any replica may be the next primary. Raises
+    StoreUnavailable, LedgerUnavailable, Misconfigured (unreadable URL)."""
+    found: list[Finding] = []
+    products: list[str] = []
     shown, postgres_ahead_ms = _read_postgres(database_url)
-    product, version = redis_version(info)
-    unreadable = []
-    if not settings:
-        sentence = (
-            "The server refuses CONFIG GET, so nothing about its durability could be checked. Allow it to this user."
-        )
-        unreadable.append(_redis("CONFIG", "refused", sentence))
+    for where, client in _servers(redis_url).items():
+        try:
+            settings, info, redis_ahead_ms = _read_redis(client)
+        except StoreUnavailable:
+            if not where:
+                raise
+            found.append(Finding(f"redis {where}", "node", "away", _AWAY))
+            continue
+        product, version = redis_version(info)
+        products.append(f"{product} {_dotted(version)}")
+        mine = redis_findings(settings, info) + clock_findings(postgres_ahead_ms - redis_ahead_ms)
+        if not settings:
+            mine.append(_redis("CONFIG", "refused", _REFUSED))
+        found += [one._replace(store=f"redis {where}") for one in mine] if where else mine
     return Checked(
-        {"redis": f"{product} {_dotted(version)}", "postgres": f"Postgres {shown['server_version']}"},
-        unreadable
-        + redis_findings(settings, info)
-        + postgres_findings(shown)
-        + clock_findings(postgres_ahead_ms - redis_ahead_ms),
+        {"redis": ", ".join(sorted(set(products))), "postgres": f"Postgres {shown['server_version']}"},
+        found + postgres_findings(shown),
     )
+
+
+_REFUSED = "The server refuses CONFIG GET, so nothing about its durability could be checked. Allow it to this user."
+_AWAY = "This node of the cluster doesn't answer: its partitions have lost a copy. Start it, or replace it."
+
+
+def _servers(url: str) -> dict[str, "redis.Redis"]:
+    """A client of the server, or of each node of a cluster by its address. Raises StoreUnavailable, Misconfigured."""
+    try:
+        cluster = cluster_of(url, FIRST_PARTITION)
+        if cluster is None:
+            return {"": blocking_client(url, FIRST_PARTITION, timeout_s=_TIMEOUT_S, decode_responses=True)}
+        return {
+            f"{host}:{port}": blocking_client(
+                url, FIRST_PARTITION, timeout_s=_TIMEOUT_S, decode_responses=True, node=Address(host, port)
+            )
+            for host, port in cluster.all_now()
+        }
+    except ValueError as error:
+        raise Misconfigured(f"the Redis URL can't be read: {error}") from error
+    except redis.RedisError as error:
+        raise StoreUnavailable(f"Redis can't be reached: {error}") from error
 
 
 def _broken(rules: tuple[_Rule, ...], store: str, settings: Mapping[str, str]) -> list[Finding]:
@@ -223,12 +275,8 @@ def _listens_widely(settings: Mapping[str, str]) -> bool:
     )
 
 
-def _read_redis(url: str) -> tuple[dict[str, str], dict[str, Any], float]:
+def _read_redis(client: "redis.Redis") -> tuple[dict[str, str], dict[str, Any], float]:
     """Its settings (none if it doesn't tell), its INFO, and how far its clock is ahead of ours in ms."""
-    try:
-        client = blocking_client(url, timeout_s=_TIMEOUT_S, decode_responses=True)
-    except ValueError as error:
-        raise Misconfigured(f"the Redis URL can't be read: {error}") from error
     try:
         info: dict[str, Any] = client.info()
         before = time.time()

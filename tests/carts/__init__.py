@@ -1,0 +1,1 @@
+"""Carts whose SKUs are in several partitions."""

@@ -1,0 +1,1 @@
+"""What holds on a Redis Cluster of real servers."""

@@ -1,0 +1,1 @@
+"""One deployment of several partitions, on one server."""
