@@ -9,13 +9,15 @@
 --   beat   a sign of life      RETURNS 'alive'
 --   clear  RETURNS 'cleared': nothing is left but the journal
 --   drop   stream ids of the journal that are given up      RETURNS how many there were
---   fill   kind, msgpack {row, …}; kinds and rows are those of `fill` below      RETURNS 'filled'
---   seal   msgpack {epoch, seq, chain, clock_ms, pools, stream_ms, reason, details}: the place that the ledger has come
---          to under a new epoch, and the time in its stream id; writes the `restore` entry behind it, for the ledger to
---          have before anything is decided: so no epoch can begin twice      RETURNS {seq, chain, now_ms}
+--   fill   kind, msgpack {row, …}; kinds and rows are those of `fill` below
+--          RETURNS {seq, …}: of live holds whose key a later one of these rows has
+--   seal   msgpack {epoch, seq, chain, clock_ms, pools, stream_ms, reason, details, {twice, …}}: the place that the ledger
+--          has come to under a new epoch, and the time in its stream id; writes the `restore` entry behind it, for the
+--          ledger to have before anything is decided: so no epoch can begin twice. `twice` as `give_back` below has it
+--          RETURNS {seq, chain, now_ms}
 --   open   RETURNS the epoch
 --          All but close answer the error OVERTAKEN where the token is not that of the last one who closed.
--- READS meta due      WRITES meta stock holds due wake ended refused buyers journal
+-- READS meta stock holds due      WRITES meta stock holds due wake ended refused buyers journal
 -- COST     O(1), but fill: O(rows), and drop
 --
 -- How records, counters and deadlines are laid out is known by the includes alone, as for every other script.
@@ -69,6 +71,7 @@ end
 --@include include/slices.lua
 --@include include/journal.lua
 --@include include/stock.lua
+--@include include/changes.lua
 --@include include/records.lua
 --@include include/deadlines.lua
 
@@ -104,12 +107,19 @@ end
 -- reference, reason, reacquired}|false, original|false, seq, expires_ms, {number of a line's pool, …}}: members and lines
 -- as records.lua has them
 function fill.holds(rows)
+    local digests, twice = {}, {}
+    for i, row in ipairs(rows) do digests[i] = row[1] end
+    load_records(digests)
     for _, row in ipairs(rows) do
         for i, number in ipairs(row[15]) do numbered(row[7][i][1], row[7][i][2], number) end
         local r = revived_record(row)
+        local before = records[r.digest] and record_of(r.digest)
+        if before and before.state == HELD then twice[#twice + 1] = before.seq end
+        records[r.digest] = r
         touch_record(r)
         if r.state == HELD then schedule(r) end
     end
+    return twice
 end
 
 -- Numbers of pools, after all holds: when the first of each is due.
@@ -140,11 +150,21 @@ function fill.shares(rows)
 end
 
 if step == 'fill' then
-    fill[ARGV[3]](unpack_msgpack(ARGV[4]))
+    local twice = fill[ARGV[3]](unpack_msgpack(ARGV[4]))
     flush_stock()
     flush_records('')
     flush_deadlines()
-    return 'filled'
+    return twice or {}
+end
+
+-- A store that has lost its memory of keys lets one key make two holds; only the later one can be found by it, so the
+-- units of the other go back. {digest, made seq, buyer, expires_ms, {line, …}}
+local function give_back(hold)
+    local changes = {}
+    for _, line in ipairs(hold[5]) do
+        if line[3] > 0 then change(changes, pool_of(line[1], line[2]), 0, line[3], -line[3], 0, 0) end
+    end
+    record('release', hold[1], hold[2], '', '', hold[3], hold[4], '', 'key-used-again', shortfall(changes), changes, false, '')
 end
 
 -- The ledger's reader goes on behind the stream id of the ledger's last batch: the next one must not be below it, though
@@ -155,6 +175,8 @@ if server_ms <= place[6] then
     redis.call('XDEL', JOURNAL, id)
 end
 record('restore', '', 0, '', '', '', 0, '', place[7], 0, {}, place[8], '')
+for _, hold in ipairs(place[9]) do give_back(hold) end
+flush_stock()
 local head = record_journal()
 redis.call('HSET', META, 'next_epoch', string.format('%d', epoch), 'seq', string.format('%d', seq), 'chain', head,
     'clock', string.format('%d', now), 'pools', string.format('%d', pool_count))

@@ -16,13 +16,14 @@ import redis
 from flashhold import EngineOptions
 from flashhold.domain.errors import LedgerConflict, Recovering
 from flashhold.domain.idempotency import key_digest
-from flashhold.domain.model import Line
+from flashhold.domain.model import Hold, Line
 from flashhold.domain.outcomes import Applied, Refused
 from flashhold.engine.durability import Durability
 from flashhold.engine.journal import Journal
 from flashhold.engine.keys import partition_keys
 from flashhold.engine.revive import Reviver
 from flashhold.ledger.connect import connect_sync
+from flashhold.ledger.reader import Reader
 from flashhold.services.recovery import Look, Recovery, restore_by_hand
 from flashhold.services.restore import Finding, Missing, Overtaken, Restore, Restored, Why, examine
 from tests.engine.crowd import Crowd
@@ -315,6 +316,43 @@ async def test_by_hand_a_damaged_store_is_mended_and_its_journal_kept(shop: Shop
     assert (done.missing, done.dropped) == (None, [])
     assert image(shop.client) == before
     assert (await shop.audit()).differences == []
+
+
+async def test_of_two_holds_of_one_key_the_later_stays(shop: Shop) -> None:
+    """Somebody deletes the memory of keys, and a repeated request makes a second hold: the first one goes back."""
+    lines = [Line("shoe", 1)]
+
+    async def hold(key: str) -> Hold:
+        outcome = await shop.engine.hold(key=key, lines=lines, buyer="zoe")
+        assert isinstance(outcome, Applied)
+        return outcome.value
+
+    await shop.engine.move("receipt", "shoe", 50, key=shop.key())
+    before = (await shop.engine.read_stock("shoe")).value
+    both_live, first_sold, sold_later = await hold("again"), await hold("sold"), await hold("later")
+    await shop.engine.commit(first_sold.id)
+    shop.client.hdel(shop.keys.holds, *map(key_digest, ("again", "sold", "later")))
+    kept = [await hold("again"), await hold("sold")]
+    await shop.engine.commit((await hold("later")).id)
+    shop.writing.drain()
+
+    done = await restored(shop)
+
+    assert sorted(done.released) == sorted([both_live.id, sold_later.id])
+    assert await shop.found() == []
+    after = (await shop.engine.read_stock("shoe")).value
+    assert (after.held - before.held, after.committed - before.committed) == (2, 2)
+    assert [(await shop.engine.read_hold(one.id)).value.state.label for one in kept] == ["held", "held"]
+    over = await shop.engine.hold(key=shop.key(), lines=[Line("shoe", 6)], buyer="zoe")
+    assert isinstance(over, Refused), "four of nine are hers"
+    assert isinstance(await shop.engine.hold(key=shop.key(), lines=[Line("shoe", 5)], buyer="zoe"), Applied)
+    reader = Reader(shop.database_url)
+    try:
+        gone = await reader.hold(both_live.id)
+    finally:
+        await reader.close()
+    assert gone is not None
+    assert (gone["state"], gone["reason"]) == ("released", "key-used-again")
 
 
 async def test_keys_are_remembered_for_their_time_and_no_longer(one_redis_url: str, database_url: str) -> None:

@@ -123,9 +123,10 @@ class Reviver:
     def skus(self, skus: Iterable[RevivedSku]) -> None:
         self._fill("skus", map(_sku_row, skus))
 
-    def holds(self, holds: Iterable[RevivedHold]) -> None:
-        """Raises KeyError for a live hold of a pool that was not among the pools."""
-        self._fill("holds", map(self._hold_row, holds))
+    def holds(self, holds: Iterable[RevivedHold]) -> list[int]:
+        """In the order in which they were made, over all calls. Returns the seqs of live ones whose key has made one of
+        these later, for `seal` to release. Raises KeyError for a live hold of a pool that was not among the pools."""
+        return self._fill("holds", map(self._hold_row, holds))
 
     def wakes(self) -> None:
         """When the first hold of each pool is due; after all holds."""
@@ -146,13 +147,24 @@ class Reviver:
         self._call("beat")
 
     def seal(
-        self, epoch: int, seq: int, chain: str, *, at_ms: int, pools: int, stream_ms: int, reason: str, details: Any
+        self,
+        epoch: int,
+        seq: int,
+        chain: str,
+        *,
+        at_ms: int,
+        pools: int,
+        stream_ms: int,
+        reason: str,
+        details: Any,
+        twice: Sequence[RevivedHold] = (),
     ) -> Sealed:
         """Writes the `restore` entry under `epoch`, behind the ledger's `seq` and `chain`. Raises Overtaken.
 
         `at_ms`: the time of the ledger's last entry, before which the partition's clock must not fall; `stream_ms`: the
-        same of its stream id. `details`: what the `restore` entry tells."""
-        made = self._call("seal", _pack((epoch, seq, chain, at_ms, pools, stream_ms, reason, details)))
+        same of its stream id. `details`: what the `restore` entry tells. `twice`: live holds to be released."""
+        given_back = [(hold.digest, hold.seq, hold.buyer, hold.expires_ms, hold.lines) for hold in twice]
+        made = self._call("seal", _pack((epoch, seq, chain, at_ms, pools, stream_ms, reason, details, given_back)))
         return Sealed(epoch, int(made[0]), made[1].decode(), int(made[2]))
 
     def open(self) -> None:
@@ -164,9 +176,12 @@ class Reviver:
         pools: Any = [self._numbers[line[0], line[1]] for line in hold.lines] if hold.state == _HELD else ()
         return (*revived_row(hold), pools)
 
-    def _fill(self, kind: str, rows: Iterable[Any]) -> None:
+    def _fill(self, kind: str, rows: Iterable[Any]) -> list[int]:
+        told: list[int] = []
         for some in _chunks(_chunks(rows, CHUNK), CHUNKS_TOGETHER):
-            self._run("fill", [(kind, _pack(chunk)) for chunk in some])
+            for reply in self._run("fill", [(kind, _pack(chunk)) for chunk in some]):
+                told += reply
+        return told
 
     def _call(self, step: str, *arguments: str | int | bytes) -> Any:
         return self._run(step, [arguments])[0]

@@ -181,6 +181,10 @@ def _unlike(hold: RevivedHold, record: Record) -> tuple[str, str, str] | None:
     """What differs first, what it should be and what it is."""
     if not isinstance(record, Found):
         return "record", "one", _said(record)
+    if record.seq > hold.seq and hold.state != HoldState.HELD:
+        return (
+            None  # its key was used again, as it may where the store had lost its memory; that hold is looked at itself
+        )
     if record.state != hold.state:
         return "state", _STATES[hold.state], _STATES.get(record.state, str(record.state))
     live = hold.state == HoldState.HELD

@@ -7,6 +7,7 @@ at once one waits. Nothing is decided under the new epoch before the ledger has 
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ import sqlalchemy as sa
 from flashhold import telemetry
 from flashhold.domain.entries import Batch
 from flashhold.domain.errors import FlashHoldError, LedgerConflict, LedgerUnavailable, StoreUnavailable
+from flashhold.domain.idempotency import hold_id
+from flashhold.domain.revival import RevivedHold, RevivedShare
 from flashhold.engine.journal import Journal, Place
 from flashhold.engine.options import EngineOptions
 from flashhold.engine.revive import SILENCE_MS, Closing, Overtaken, Reviver, Sealed
@@ -89,6 +92,8 @@ class Restored:
     holds_ended: int = 0
     answers: int = 0
     missing: Missing | None = None
+    released: list[str] = field(default_factory=list)
+    """Live holds that were given back, because their key had made a later one in a store that did not know it."""
     dropped: list[str] = field(default_factory=list)
     """Batches that only the journal had and that cannot follow the ledger, in words."""
     seconds: float = 0.0
@@ -108,6 +113,7 @@ class Restored:
             "holds_ended": self.holds_ended,
             "answers": self.answers,
             "missing": None if self.missing is None else {**self.missing._asdict(), "entries": self.missing.entries},
+            "released": self.released,
             "dropped": self.dropped,
             "seconds": round(self.seconds, 3),
         }
@@ -218,10 +224,10 @@ class Restore:
         ) as revival:
             if revival.cursor != done.after:
                 raise LedgerUnavailable("the ledger has moved while it was to be read; the restore begins anew")
-            self._fill(revival, done)
+            twice = self._fill(revival, done)
             at_ms = revival.at_ms
         self._reviver.drop([batch.stream_id for batch in tail])
-        done.place = self._seal(done, was, at_ms)
+        done.place = self._seal(done, was, at_ms, twice)
         self._written(done.place)
         self._reviver.open()
 
@@ -256,39 +262,45 @@ class Restore:
                 f"the journal has a record that no script wrote; look at it, then delete it: {error!r}"
             ) from error
 
-    def _fill(self, revival: Revival, done: Restored) -> None:
+    def _fill(self, revival: Revival, done: Restored) -> list[RevivedHold]:
+        """Returns the live holds that cannot stay, because their key has made a later one."""
         reviver = self._reviver
         reviver.clear()
         pools = revival.pools()
         skus = revival.skus(pools)
         reviver.pools(pools)
         reviver.skus(skus)
-        reviver.shares(revival.shares(skus))
+        seqs: list[int] = []
         with ThreadPoolExecutor(1, thread_name_prefix="restore") as filling:
             # While the store takes one page in, the next one is read and folded.
-            under_way: Future[None] | None = None
+            under_way: Future[list[int]] | None = None
             for page in revival.holds():
                 if under_way is not None:
-                    under_way.result()
+                    seqs += under_way.result()
                 under_way = filling.submit(self._fill_page, page)
                 live = sum(not hold.state for hold in page.holds)
                 done.holds_live += live
                 done.holds_ended += len(page.holds) - live
                 done.answers += len(page.answers)
             if under_way is not None:
-                under_way.result()
+                seqs += under_way.result()
         reviver.wakes()
         revival.check(pools)
+        twice = revival.holds_at(seqs).holds if seqs else []
+        reviver.shares(_without(revival.shares(skus), twice))
         reviver.answers(_counted(revival.answers(), done))
         reviver.queue(revival.queue())
         done.pools = len(pools)
+        done.released = [hold_id(done.partition, hold.digest, hold.seq) for hold in twice]
+        return twice
 
-    def _fill_page(self, page: HoldsPage) -> None:
-        self._reviver.holds(page.holds)
+    def _fill_page(self, page: HoldsPage) -> list[int]:
+        twice = self._reviver.holds(page.holds)
         self._reviver.answers(page.answers)
         self._reviver.queue(page.overdue)
+        return twice
 
-    def _seal(self, done: Restored, was: Place | None, at_ms: int) -> Sealed:
+    def _seal(self, done: Restored, was: Place | None, at_ms: int, twice: list[RevivedHold]) -> Sealed:
         """Under an epoch that neither the ledger nor the store has seen."""
         cursor = done.after
         epoch = max(cursor.epoch, was.epoch if was else 0, done.missing.epoch if done.missing else 0) + 1
@@ -298,7 +310,7 @@ class Restore:
             details["missing"] = done.missing._asdict()
         return self._reviver.seal(
             epoch, cursor.seq, cursor.chain, at_ms=at_ms, pools=done.pools, stream_ms=stream_ms, reason=str(done.why),
-            details=details,
+            details=details, twice=twice,
         )  # fmt: skip
 
     def _written(self, place: Sealed) -> None:
@@ -324,6 +336,18 @@ def _counted(answers: Iterable[Any], done: Restored) -> Iterable[Any]:
     for answer in answers:
         done.answers += 1
         yield answer
+
+
+def _without(shares: Iterable[RevivedShare], given_back: Iterable[RevivedHold]) -> Iterator[RevivedShare]:
+    """The buyers' units but for those of these holds."""
+    units = Counter[tuple[str, str]]()
+    for hold in given_back:
+        for sku, _, quantity, *_ in hold.lines:
+            units[sku, hold.buyer] += quantity
+    for share in shares:
+        left = share.units - units[share.sku, share.buyer]
+        if left:
+            yield share._replace(units=left)
 
 
 def _missing(after: Cursor, was: Place | None, tail: list[Batch], seen: tuple[int, int]) -> Missing | None:
