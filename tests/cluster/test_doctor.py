@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from flashhold.engine.address import cluster_of
 from flashhold.services.store_check import check
 from tests.cluster.nodes import LocalCluster
 
@@ -19,6 +20,12 @@ def found(cluster: LocalCluster, database_url: str) -> list[tuple[str, str, str]
 async def test_every_node_is_looked_at(cluster: LocalCluster, database_url: str) -> None:
     """A whole cluster is sound; a replica's own unsafe setting is named with the replica, a dead node as away, and its
     primary as one without a replica."""
+    place = cluster_of(cluster.url, "p00")
+    assert place is not None
+    async with asyncio.timeout(20):
+        while len(await asyncio.to_thread(place.all_now)) < len(cluster.nodes):
+            cluster.primary_of("p00").ask("SET", "{p00}:x", 1)  # a replica that was sent nothing yet is not named
+            await asyncio.sleep(0.1)
     assert await asyncio.to_thread(found, cluster, database_url) == []
     primary = cluster.primary_of("p00")
     replica = cluster.replica_of(primary)
