@@ -239,7 +239,7 @@ async def test_one_that_was_overtaken_writes_nothing_more(
     other = Reviver(shop.client, MEMORY, silence_ms=100)
     stopped: list[Reviver] = []
 
-    def fill(reviver: Reviver, kind: str, given: Any) -> None:
+    def fill(reviver: Reviver, kind: str, given: Any) -> list[int]:
         if kind == "holds" and not stopped:
             stopped.append(reviver)
             monkeypatch.setattr(Reviver, "beat", lambda _: None)
@@ -249,7 +249,7 @@ async def test_one_that_was_overtaken_writes_nothing_more(
             else:
                 other.close(None)
                 other.clear()
-        real(reviver, kind, given)
+        return real(reviver, kind, given)
 
     before = image(shop.client)
     shop.client.flushall()
