@@ -161,6 +161,23 @@ async def test_a_foreign_write_closes_the_partition_and_a_restore_mends_it(
             again.writing.close()
 
 
+async def test_a_store_that_is_behind_is_left_to_recovery(one_redis_url: str, database_url: str) -> None:
+    """An old copy was put back: recovery mends that by itself, and a partition that the audit closed needs someone."""
+    async with open_shop(one_redis_url, database_url) as shop:
+        await shop.trade()
+        copy = {key: shop.client.dump(key) for key in shop.client.keys("{p00}:*")}
+        await shop.hold(Line("shoe", 1), buyer="ann")
+        shop.writing.drain()
+        for key, value in copy.items():
+            shop.client.restore(key, 0, value, replace=True)
+        async with await Engine.connect(one_redis_url) as engine:  # one that has not been shown what is lost
+            rolling = RollingAudit(engine, database_url, options=FAST, gauges=WorkerGauges())
+            for _ in range(20):
+                await rolling.step()
+            rolling.close()
+        assert halted(shop) is None
+
+
 async def test_a_busy_shop_stays_open(one_redis_url: str, database_url: str) -> None:
     """Holds of every fate, limits that change, a sweeper, forgetting after a moment: no round finds anything."""
     options = {"retention_ms": 300, "refused_retention_ms": 100}

@@ -138,9 +138,16 @@ class RollingAudit:
                 self._began_at = self._due_at = now
                 self._end_seq = cursor.seq  # what is made from here on is the next's: a busy shop makes more for ever
             found = await self._records()
-        if found:
+        if found and not await self._is_behind():
             await self._close(cursor.epoch, found)
         return 0.01
+
+    async def _is_behind(self) -> bool:
+        """Whether the store has less than the ledger, and so is recovery's to mend, which does not need anyone for it.
+        The ledger is asked first: a store that goes on can then never seem to be behind."""
+        cursor, _ = await asyncio.to_thread(place_of, self._ledger, self._engine.partition)
+        place = await self._engine.place()
+        return (place.epoch, place.seq) < (cursor.epoch, cursor.seq)
 
     async def _rest(self, spent_s: float) -> None:
         ahead_s = max(0.0, self._due_at - time.monotonic())
