@@ -3,10 +3,7 @@
 import asyncio
 import contextlib
 import random
-import shutil
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +17,7 @@ from flashhold.engine.durability import Durability
 from flashhold.services.carts import CartFollower
 from tests.carts.malls import SKUS, Mall, open_mall
 from tests.carts.test_dying import settle
-from tests.cluster.nodes import LocalCluster
+from tests.cluster.nodes import LocalCluster, running_cluster
 from tests.conftest import REDIS_BINARIES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -30,14 +27,9 @@ BUYERS, STOCK, SECONDS = 16, 100_000, 12.0
 
 @pytest.fixture
 def cluster() -> Iterator[LocalCluster]:
-    directory = Path(tempfile.mkdtemp(prefix="fh-carts-"))
-    made = LocalCluster(directory, next(one for kind, one in REDIS_BINARIES.items() if kind.startswith("valkey")))
-    try:
-        made.start()
+    """Of the kind of server that every machine has."""
+    with running_cluster(next(one for kind, one in REDIS_BINARIES.items() if kind.startswith("valkey"))) as made:
         yield made
-    finally:
-        made.stop()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 async def insisted(ask: Callable[[], Awaitable[Outcome[Any]]]) -> Outcome[Any]:

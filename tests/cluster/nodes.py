@@ -1,11 +1,14 @@
 """A Redis Cluster of real servers on this machine, and what can happen to one: deaths, promotions, slots that move."""
 
 import random
+import shutil
 import signal
 import socket
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -308,3 +311,16 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+@contextmanager
+def running_cluster(binary: RedisBinary) -> Iterator[LocalCluster]:
+    """Three primaries with a replica each, of this kind of server, until the block ends."""
+    directory = Path(tempfile.mkdtemp(prefix="fh-cluster-"))
+    made = LocalCluster(directory, binary)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(directory, ignore_errors=True)

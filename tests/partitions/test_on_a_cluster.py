@@ -1,16 +1,13 @@
 """The same shop on a real Redis Cluster: verbs, partition keys, commands, and a partition that loses its keys."""
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from flashhold.domain.places import place_of
 from flashhold.engine.keys import partition_keys
-from tests.cluster.nodes import LocalCluster
+from tests.cluster.nodes import LocalCluster, running_cluster
 from tests.conftest import REDIS_BINARIES
 from tests.http.conftest import running_api
 from tests.partitions.conftest import NAMES, PARTITIONS, audits, skus_by_place, until, worker_process
@@ -21,15 +18,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def cluster() -> Iterator[LocalCluster]:
-    """Three primaries with a replica each, of the kind of server that every machine has."""
-    directory = Path(tempfile.mkdtemp(prefix="fh-cluster-"))
-    made = LocalCluster(directory, next(one for kind, one in REDIS_BINARIES.items() if kind.startswith("valkey")))
-    try:
-        made.start()
+    """Of the kind of server that every machine has."""
+    with running_cluster(next(one for kind, one in REDIS_BINARIES.items() if kind.startswith("valkey"))) as made:
         yield made
-    finally:
-        made.stop()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 async def test_a_shop_on_a_cluster(cluster: LocalCluster, database_url: str) -> None:
