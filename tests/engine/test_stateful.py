@@ -67,6 +67,8 @@ def movements(kinds: list[str], units: Any, *, reason: Any = no, reference: Any 
         reference,
         hold,
         no,
+        st.just(False),
+        no,
     )
 
 
@@ -105,7 +107,7 @@ rules = st.fixed_dictionaries(
         "pools": st.dictionaries(st.sampled_from(["default", "eu"]), pool_rules, max_size=2),
     },
 )
-ruling = st.builds(commands.SetPolicy, st.sampled_from(SKUS), rules, st.booleans(), keys)
+ruling = st.builds(commands.SetPolicy, st.sampled_from(SKUS), rules, st.booleans(), keys, st.just(""), st.just(0))
 reading = st.one_of(
     st.builds(commands.ReadHold, some_holds), st.builds(commands.ReadStock, st.sampled_from(SKUS), pools)
 )
