@@ -18,6 +18,8 @@ ONLY ?=
 SERVER ?=
 # How long to break things: make faults MINUTES=60
 MINUTES ?= 10
+# Processes that test side by side, each with stores of its own: make test TESTERS=0 ARGS="tests/stories -x --pdb"
+TESTERS ?= 2
 # More for the programs behind the targets: make test ARGS="tests/stories -x"
 ARGS ?=
 
@@ -56,7 +58,7 @@ run: $(INSTALLED)
 	@exec $(VENV)/bin/flashhold up --data-dir "$(DATA_DIR)" --port $(PORT)
 
 test: $(INSTALLED)
-	@exec $(VENV)/bin/python -m pytest $(ARGS)
+	@exec $(VENV)/bin/python -m pytest -n $(TESTERS) --dist loadfile $(ARGS)
 
 faults: $(INSTALLED)
 	@exec $(VENV)/bin/python -m tests.faults.run --minutes $(MINUTES) $(ARGS)
