@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -135,18 +136,25 @@ def test_a_directory_stays_with_the_kind_of_server_that_wrote_it(tmp_path: Path)
         RedisServer(tmp_path).prepare()
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """So short that the sockets of servers fit below it: elsewhere they belong to who has run the server first."""
+    with tempfile.TemporaryDirectory(prefix="fh-") as directory:
+        yield Path(directory)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("way", [0, 1, 2], ids=["unshare", "setpriv postgres", "setpriv nobody"])
 def test_root_has_more_than_one_way_down(
-    way: int, tmp_path: Path, run: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
+    way: int, short_path: Path, run: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where user namespaces are refused, an unprivileged account runs the stores, even below a directory of root's."""
     ways = processes._ways_down()
     if way >= len(ways):
         pytest.skip("this machine has no such account")
     monkeypatch.setattr(processes, "_ways_down", lambda: ways[way : way + 1])
-    tmp_path.chmod(0o700)
-    server = PostgresServer(tmp_path / "data dir" / "postgres")
+    short_path.chmod(0o700)
+    server = PostgresServer(short_path / "data dir" / "postgres")
     child = run(server)
     with psycopg.connect(server.url) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
@@ -154,4 +162,4 @@ def test_root_has_more_than_one_way_down(
     assert owner == ways[way][1]
     child.stop(patience_s=10)
     monkeypatch.undo()
-    assert run(PostgresServer(tmp_path / "data dir" / "postgres")).what.answers()
+    assert run(PostgresServer(short_path / "data dir" / "postgres")).what.answers()
