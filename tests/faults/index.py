@@ -111,7 +111,10 @@ class Index:
 
     def is_declared(self, entry: Entry) -> bool:
         """Whether the run said that the entry comes from elsewhere; whatever is overdue may expire."""
-        if entry.kind == "restore":
+        if entry.kind == "restore" or (
+            entry.kind == "release" and entry.reason == "key-used-again" and entry.epoch > 1
+        ):
+            # A restore also releases the earlier of two live holds of one key.
             return bool(self.faults) or "restore" in self._declared_kinds
         declared = entry.kind in self._declared_kinds or (entry.kind, entry.idempotency_key) in self._declared_keys
         return entry.kind == "expire" or declared
