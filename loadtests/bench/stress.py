@@ -41,6 +41,10 @@ class Round(NamedTuple):
     crowd: open_load.Crowded
 
 
+class NoCrowd(RuntimeError):
+    """Fewer came at a time than can be served: the machine has too little time for those who ask."""
+
+
 async def measure(directory: Path, size: Size = Size(), binary: RedisBinary | None = None) -> list[Figure]:
     ours, theirs = stores.two_cores()
     async with AsyncExitStack() as stack:
@@ -85,7 +89,7 @@ def _figures(size: Size, server: str, rounds: list[Round]) -> list[Figure]:
     }
     refused = [crowd for crowd in crowds if 429 in crowd.statuses]
     if not refused:
-        raise RuntimeError(f"Nobody was refused, so the crowd was no crowd: {told}")
+        raise NoCrowd(f"Nobody was refused, so the crowd was no crowd: {told}")
     return [
         at_least(f"{title}, holds/s ÷ the peak", found.quotient, BAR_GOODPUT, "disk", server, **told),
         at_most(
