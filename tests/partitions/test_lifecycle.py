@@ -63,6 +63,7 @@ async def test_a_hold_that_nobody_came_back_for_expires_in_any_partition(shop: A
         return {entry["partition"] for entry in await ledger_of(shop, kind="expire")} == set(NAMES)
 
     await until(expired, "an expiry in every partition")
+    assert {(await shop.stock(sku))["held"] for sku in skus} == {0}
 
 
 async def test_holds_are_listed_over_all_partitions_and_none_is_left_out(shop: Api) -> None:
